@@ -1,0 +1,95 @@
+//! Writes archives into a fixed byte window.
+
+use super::Record;
+use rkyv::Place;
+use rkyv::rancor::{Failure, Fallible};
+use rkyv::ser::{Positional, Writer};
+
+/// Writer of archives into a fixed window of bytes. It fails, and what it wrote is to be
+/// forgotten, when the window is full.
+///
+/// The window's address must be 16-byte aligned, so that aligned positions are aligned addresses.
+pub struct Encoder<'b> {
+    bytes: &'b mut [u8],
+    position: usize,
+}
+
+impl<'b> Encoder<'b> {
+    /// Writes from `position` on; what is before stays.
+    #[inline(always)]
+    pub fn new(bytes: &'b mut [u8], position: usize) -> Self {
+        debug_assert!((bytes.as_ptr() as usize).is_multiple_of(crate::buffer::ALIGN));
+        Encoder { bytes, position }
+    }
+
+    /// Where the next byte goes.
+    #[inline(always)]
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Archives `view` whole; its root ends at the position afterwards.
+    #[inline(always)]
+    pub fn encode<T: Record>(&mut self, view: T::View<'_>) -> Result<(), Failure> {
+        let resolver = T::serialize_view(view, self)?;
+        let at = self.reserve::<T::Archived>(1)?;
+        self.resolve_at::<T>(view, resolver, at);
+        Ok(())
+    }
+
+    /// Aligns for `U` and reserves room for `n` of them, zeroed; returns where they start.
+    #[inline(always)]
+    pub fn reserve<U>(&mut self, n: usize) -> Result<usize, Failure> {
+        let at = self.position.next_multiple_of(align_of::<U>());
+        let end = size_of::<U>()
+            .checked_mul(n)
+            .and_then(|len| at.checked_add(len));
+        let Some(window) = end.and_then(|end| self.bytes.get_mut(self.position..end)) else {
+            return Err(Failure);
+        };
+        window.fill(0);
+        self.position = at + size_of::<U>() * n;
+        Ok(at)
+    }
+
+    /// Writes the root of `view` at `at`, which [`Encoder::reserve`] gave for `T::Archived`.
+    /// Panics if the place is outside of what has been reserved.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "rkyv resolves archives in place")]
+    pub fn resolve_at<T: Record>(&mut self, view: T::View<'_>, resolver: T::Resolver, at: usize) {
+        assert!(
+            at + size_of::<T::Archived>() <= self.position && self.position <= self.bytes.len()
+        );
+        debug_assert!(at.is_multiple_of(align_of::<T::Archived>()));
+        // SAFETY: the place is inside the window (asserted), initialised bytes, and aligned
+        // because `reserve` aligned the position and the window is 16-byte aligned.
+        unsafe {
+            let root = self.bytes.as_mut_ptr().add(at).cast::<T::Archived>();
+            T::resolve_view(view, resolver, Place::new_unchecked(at, root));
+        }
+    }
+}
+
+impl Fallible for Encoder<'_> {
+    type Error = Failure;
+}
+
+impl Positional for Encoder<'_> {
+    #[inline(always)]
+    fn pos(&self) -> usize {
+        self.position
+    }
+}
+
+impl Writer for Encoder<'_> {
+    #[inline(always)]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let end = self.position + bytes.len();
+        let Some(window) = self.bytes.get_mut(self.position..end) else {
+            return Err(Failure);
+        };
+        window.copy_from_slice(bytes);
+        self.position = end;
+        Ok(())
+    }
+}
