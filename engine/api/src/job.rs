@@ -1,0 +1,129 @@
+//! Running a job: [`main`] for programs, [`Env::execute`] for tests and tools.
+
+mod args;
+mod attempt;
+#[doc(hidden)]
+pub mod checkpoint;
+mod embedded;
+mod options;
+mod progress;
+#[doc(hidden)]
+pub mod restore;
+mod signal;
+
+pub use args::Args;
+pub use embedded::Summary;
+pub(crate) use options::parallelism_override;
+pub(crate) use progress::Watched;
+
+use crate::env::Env;
+use args::{Invocation, Mode};
+use options::Options;
+use std::process::ExitCode;
+use tidemill_base::Result;
+
+/// The `main` of a job: composes it and does what the command line says.
+///
+/// Without a command the job runs embedded, on this machine; `plan` prints its graph
+/// (`--format json|mermaid|dot`). The engine's flags are listed by `--help`; all other flags belong
+/// to the program, which asks `Args` for them. Ctrl-C ends the job cleanly. The exit code is 0 when
+/// the job finished or was ended by Ctrl-C, 1 when it failed, 2 when the command line is wrong.
+///
+/// ```no_run
+/// use tidemill::prelude::*;
+///
+/// fn main() -> std::process::ExitCode {
+///     job::main(|args| {
+///         let input = args.required("input", "text to read")?;
+///         let env = Env::new("Shout");
+///         let lines = env.add_source(FileSource::lines(input));
+///         lines.map(|line| line.to_uppercase()).add_sink(StdoutSink::debug());
+///         Ok(env)
+///     })
+/// }
+/// ```
+pub fn main(compose: impl FnOnce(&mut Args) -> Result<Env>) -> ExitCode {
+    let invocation = match Invocation::parse(std::env::args().collect()) {
+        Ok(invocation) => invocation,
+        Err(text) => {
+            eprintln!("{text}");
+            return ExitCode::from(2);
+        }
+    };
+    let Invocation { mode, options, mut args } = invocation;
+    options::set_overrides(&options);
+    let composed = compose(&mut args);
+    if mode == Mode::Help {
+        println!("{}", args.help());
+        return ExitCode::SUCCESS;
+    }
+    let env = match composed.and_then(|env| args.check().map(|()| env)) {
+        Ok(env) => env,
+        Err(error) => {
+            eprintln!("error: {error}\n\n{}", args.help());
+            return ExitCode::from(2);
+        }
+    };
+    let result = match mode {
+        Mode::Plan(format) => plan(&env, &format),
+        _ => embedded::run(&env, &options).map(|summary| {
+            if options.progress {
+                eprintln!("{summary}");
+            }
+        }),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn plan(env: &Env, format: &str) -> Result<()> {
+    let (physical, _) = env.graph.finish()?;
+    match format {
+        "mermaid" => println!("{}", physical.to_mermaid()),
+        "dot" => println!("{}", physical.to_dot()),
+        _ => println!("{}", physical.to_json()),
+    }
+    Ok(())
+}
+
+impl Env {
+    /// The job's plan for people and for deployment. For tools that run jobs themselves, as the
+    /// simulation does; takes the tasks out of the environment.
+    ///
+    /// # Errors
+    /// A mistake in the program.
+    #[doc(hidden)]
+    pub fn plans(
+        &self,
+    ) -> Result<(tidemill_plan::PhysicalPlan, tidemill_runtime::deploy::JobPlan)> {
+        self.graph.finish()
+    }
+
+    /// Runs the job here and now until its sources end, without flags, progress or signals.
+    ///
+    /// # Errors
+    /// A mistake in the program, or the failure that the restart strategy gave up on.
+    pub fn execute(&self) -> Result<Summary> {
+        embedded::run(self, &Options::quiet())
+    }
+
+    /// Like [`Env::execute`], with checkpoints in a directory and the engine's flags as in
+    /// [`main`], e.g. `&["--checkpoint-dir", "/tmp/chk", "--restore", "latest"]`.
+    ///
+    /// # Errors
+    /// As [`Env::execute`]; also for flags that do not exist.
+    pub fn execute_with(&self, flags: &[&str]) -> Result<Summary> {
+        let mut words = vec![String::from("job")];
+        words.extend(flags.iter().map(|f| (*f).to_string()));
+        let invocation = Invocation::parse(words).map_err(tidemill_base::Error::job)?;
+        let mut options = invocation.options;
+        options.progress = false;
+        options.signals = false;
+        embedded::run(self, &options)
+    }
+}

@@ -1,0 +1,127 @@
+//! An embedded job: attempts, restarts, and how it ended.
+
+pub use super::progress::Summary;
+
+use super::attempt::{self, Setup};
+use super::options::Options;
+use super::{restore, signal};
+use crate::env::Env;
+use crate::metrics::{JobMetrics, Server};
+use std::sync::Arc;
+use std::time::Duration;
+use tidemill_base::clock::SystemClock;
+use tidemill_base::{Clock, Error, Result, Severity};
+use tidemill_coordination::{Config, Decision, Outcome, Restarts, Store};
+
+/// Runs a job on this machine to its end.
+pub(crate) fn run(env: &Env, options: &Options) -> Result<Summary> {
+    let settings = env.settings.borrow().clone();
+    let (physical, plan) = env.graph.finish()?;
+    if options.state == super::options::StateBackend::RocksDb {
+        return Err(Error::job(
+            "--state rocksdb: this build has no RocksDB; build with the feature 'rocksdb'",
+        ));
+    }
+    let clock = SystemClock::new();
+    let metrics = Arc::new(JobMetrics::new(&settings.job, clock.now()));
+    let _server = serve(options, &settings.job, &metrics, &clock)?;
+    let store = options.checkpoint_dir.as_deref().map(restore::open_store).transpose()?;
+    let interval = options.checkpoint_interval.or(settings.checkpoint_every);
+    let timeout = options.aligned_timeout.unwrap_or(settings.aligned_timeout);
+    let mut start = restore::load_start(options, store.as_deref(), &plan)?;
+    let restored_epoch = start.restored.as_ref().map(|r| r.epoch);
+    if options.signals {
+        signal::install();
+    }
+    let mut restarts = Restarts::new(settings.restart.clone());
+    let (mut checkpoints, mut number, mut completed) = (0, 0, None);
+    loop {
+        let coordination = Config {
+            // Without a store checkpoints have nowhere to go; the last epoch still commits sinks.
+            interval_us: store.as_ref().and(interval).map(|i| i.as_micros() as u64),
+            aligned_timeout_ms: timeout.map(|t| t.as_millis() as u64),
+            store: if store.is_some() { Store::Durable } else { Store::None },
+            first_epoch: start.next_epoch,
+            ..Config::default()
+        };
+        let ended = attempt::run(&Setup {
+            physical: &physical,
+            plan: &plan,
+            clock: &clock,
+            store: store.clone(),
+            restored: start.restored.clone(),
+            coordination,
+            keep: options.keep_checkpoints,
+            attempt: number,
+            metrics: &metrics,
+            progress: options.progress,
+            signals: options.signals,
+        })?;
+        checkpoints += ended.checkpoints;
+        completed = ended.completed.or(completed);
+        let error = match ended.outcome {
+            Ok(outcome) => {
+                return Ok(Summary {
+                    job: settings.job,
+                    outcome: match outcome {
+                        Outcome::Finished => "finished",
+                        Outcome::Stopped(_) => "stopped",
+                        Outcome::Cancelled => "cancelled",
+                    },
+                    elapsed_us: clock.now(),
+                    running_us: ended.running_us,
+                    longest_step_us: longest_step(&ended.watched),
+                    restarts: number,
+                    restored: restored_epoch,
+                    last_checkpoint: completed.or(restored_epoch),
+                    checkpoints,
+                    tasks: Summary::rows(&ended.watched),
+                });
+            }
+            Err(error) => error,
+        };
+        let Some(store) = store.as_ref().filter(|_| error.severity() != Severity::FailJob) else {
+            return Err(error);
+        };
+        match restarts.on_failure(clock.now(), random(&clock)) {
+            Decision::GiveUp { reason } => {
+                return Err(error.context(format!("the job is given up ({reason})")));
+            }
+            Decision::RestartAt(at) => {
+                let wait = at.saturating_sub(clock.now());
+                eprintln!("warning: restart in {} ms: {error}", wait / 1000);
+                std::thread::park_timeout(Duration::from_micros(wait));
+            }
+        }
+        number += 1;
+        let first = start.next_epoch.max(ended.last_epoch + 1);
+        let from_start = start.restored.clone();
+        start = restore::load_latest(store.as_ref(), &plan, options.allow_dropped_state)?;
+        start.restored = start.restored.or(from_start);
+        start.next_epoch = start.next_epoch.max(first);
+    }
+}
+
+fn longest_step(watched: &[super::progress::Watched]) -> u64 {
+    watched.iter().map(|w| w.metrics.step_max_us.get().max(0) as u64).max().unwrap_or(0)
+}
+
+/// Serves the job's metrics as long as the result lives, if the options say so.
+fn serve(
+    options: &Options,
+    job: &str,
+    metrics: &Arc<JobMetrics>,
+    clock: &SystemClock,
+) -> Result<Option<Server>> {
+    let Some(addr) = options.metrics_addr else { return Ok(None) };
+    let server = Server::start(addr, options.insecure, metrics.clone(), clock.clone())?;
+    if options.progress {
+        eprintln!("{job}: metrics at http://{}/metrics", server.addr());
+    }
+    Ok(Some(server))
+}
+
+/// Chance for the jitter of restarts.
+fn random(clock: &SystemClock) -> u64 {
+    tidemill_base::hash::hash_u64(clock.wall_ms() as u64 ^ clock.now())
+}

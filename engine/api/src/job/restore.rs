@@ -1,0 +1,177 @@
+//! From a stored checkpoint to what subtasks start with.
+
+use super::options::{Options, RestoreFrom};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use tidemill_base::{Error, Result};
+use tidemill_runtime::context::{Restored, SectionId, SectionKind};
+use tidemill_runtime::deploy::JobPlan;
+use tidemill_snapshot::{
+    DirStore, Manifest, SnapshotReader, SnapshotStore, StateEntry, open_path, restore_latest,
+};
+
+/// A checkpoint, loaded, and the epoch to go on with.
+pub struct Loaded {
+    /// `None`: a fresh start.
+    pub restored: Option<Arc<Restored>>,
+    /// The first epoch to trigger.
+    pub next_epoch: u64,
+}
+
+fn store_error(e: tidemill_snapshot::Error) -> Error {
+    match e {
+        tidemill_snapshot::Error::Retry(r) => Error::attempt(r.to_string()),
+        e => Error::job(e.to_string()),
+    }
+}
+
+/// Opens the checkpoint directory, made if it does not exist.
+pub(crate) fn open_store(dir: &Path) -> Result<Arc<DirStore>> {
+    DirStore::create(dir).map(Arc::new).map_err(store_error)
+}
+
+/// Loads what the options say to start from. A fresh start refuses a directory that holds
+/// checkpoints: going on there would mix two lives of a job.
+pub(crate) fn load_start(
+    options: &Options,
+    store: Option<&DirStore>,
+    plan: &JobPlan,
+) -> Result<Loaded> {
+    let next = |store: Option<&DirStore>| -> Result<u64> {
+        let Some(store) = store else { return Ok(1) };
+        let listed = store.list().map_err(store_error)?;
+        Ok(listed.iter().map(|id| id.epoch + 1).max().unwrap_or(1))
+    };
+    match &options.restore {
+        None => {
+            if let Some(store) = store
+                && let Some(id) = store.list().map_err(store_error)?.first()
+            {
+                return Err(Error::job(format!(
+                    "{} holds checkpoints of an earlier run (newest: {}); go on from them with \
+                     --restore latest, or give an empty --checkpoint-dir",
+                    store.root().display(),
+                    id.epoch
+                )));
+            }
+            Ok(Loaded { restored: None, next_epoch: 1 })
+        }
+        Some(RestoreFrom::Latest) => {
+            let store = store.ok_or_else(|| {
+                Error::job("--restore latest needs --checkpoint-dir: where to look")
+            })?;
+            load_latest(store, plan, options.allow_dropped_state)
+        }
+        Some(RestoreFrom::Path(path)) => {
+            let opened = open_path(path).map_err(store_error)?;
+            let manifest = opened.restored.manifest;
+            let restored =
+                load(opened.store.as_ref(), manifest, plan, options.allow_dropped_state)?;
+            let next_epoch = opened.restored.next_epoch.max(next(store)?);
+            Ok(Loaded { restored: Some(restored), next_epoch })
+        }
+    }
+}
+
+/// The newest whole checkpoint of a store; a fresh start where there is none.
+///
+/// # Errors
+/// When the store cannot be read, or the checkpoint is not one of this job.
+pub fn load_latest(
+    store: &dyn SnapshotStore,
+    plan: &JobPlan,
+    allow_dropped_state: bool,
+) -> Result<Loaded> {
+    match restore_latest(store).map_err(store_error)? {
+        None => Ok(Loaded { restored: None, next_epoch: 1 }),
+        Some(found) => Ok(Loaded {
+            restored: Some(load(store, found.manifest, plan, allow_dropped_state)?),
+            next_epoch: found.next_epoch,
+        }),
+    }
+}
+
+/// How a section is named among an operator's states in the manifest.
+pub(crate) fn state_kind(section: &SectionId) -> String {
+    let kind = match section.kind {
+        SectionKind::KeyedState => "keyed_state",
+        SectionKind::OperatorState => "operator_state",
+        SectionKind::Timers => "timers",
+        SectionKind::ChannelState => "channel_state",
+        SectionKind::Source => "source",
+        SectionKind::Sink => "sink",
+    };
+    format!("{kind}/{}", section.state)
+}
+
+fn load(
+    store: &dyn SnapshotStore,
+    manifest: Arc<Manifest>,
+    plan: &JobPlan,
+    allow_dropped_state: bool,
+) -> Result<Arc<Restored>> {
+    check_job(&manifest, plan, allow_dropped_state)?;
+    let mut restored = Restored { epoch: manifest.epoch, ..Restored::default() };
+    let declared: BTreeMap<(u64, &str), &StateEntry> = manifest
+        .operators
+        .iter()
+        .flat_map(|o| o.states.iter().map(|s| ((o.id, s.kind.as_str()), s)))
+        .collect();
+    let reader = SnapshotReader::open(store, manifest.clone()).map_err(store_error)?;
+    for subtask in &manifest.subtasks {
+        for section in &subtask.sections {
+            let id = SectionId {
+                operator: subtask.operator,
+                kind: section.kind,
+                state: section.state,
+            };
+            if let Some(state) = declared.get(&(id.operator, state_kind(&id).as_str())) {
+                restored.states.insert(id, (state.name.clone(), state.schema.clone()));
+            }
+            let sections =
+                reader.sections(id.operator, Some(subtask.subtask), id.kind, id.state);
+            for payload in sections {
+                let payload = payload.map_err(store_error)?.payload;
+                restored.sections.entry(id).or_default().push((subtask.subtask, payload));
+            }
+        }
+    }
+    Ok(Arc::new(restored))
+}
+
+/// The checkpoint must be of this job: same key groups, and no operator with state gone.
+fn check_job(manifest: &Manifest, plan: &JobPlan, allow_dropped_state: bool) -> Result<()> {
+    let epoch = manifest.epoch;
+    if manifest.max_parallelism != plan.max_parallelism {
+        return Err(Error::job(format!(
+            "checkpoint {epoch} has {} key groups, the program {}: max_parallelism is fixed for \
+             the life of a job's state",
+            manifest.max_parallelism, plan.max_parallelism
+        )));
+    }
+    let has_state: std::collections::BTreeSet<u64> = manifest
+        .subtasks
+        .iter()
+        .filter(|s| s.sections.iter().any(|x| x.records > 0))
+        .map(|s| s.operator)
+        .collect();
+    let gone: Vec<String> = manifest
+        .operators
+        .iter()
+        .filter(|o| has_state.contains(&o.id) && !plan.operator_ids.contains(&o.id))
+        .map(|o| format!("'{}' (uid {})", o.name, o.uid))
+        .collect();
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let gone = gone.join(", ");
+    if allow_dropped_state {
+        tracing::warn!("the state of {gone} in checkpoint {epoch} is dropped, as allowed");
+        return Ok(());
+    }
+    Err(Error::job(format!(
+        "checkpoint {epoch} holds state of operators that the program no longer has: {gone}; \
+         give the operator that takes it over the same uid, or drop it with --allow-dropped-state"
+    )))
+}

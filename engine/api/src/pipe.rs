@@ -1,0 +1,272 @@
+//! Chains as types: a pipe is a recipe for the stages from a head up to here. Building it with a
+//! tail gives one monomorphized task.
+//!
+//! Law: `build` may be called on any number of clones, on any thread; each gives an independent
+//! task.
+
+use std::marker::PhantomData;
+use tidemill_base::{Batch, Record, Result, Timestamp};
+use tidemill_runtime::context::{SectionId, SectionKind, SubtaskInfo};
+use tidemill_runtime::deploy::Io;
+use tidemill_runtime::gate::Gate;
+use tidemill_runtime::operator::{Operator, PassThrough};
+use tidemill_runtime::output::{heir, keyed_heir};
+use tidemill_runtime::source::{Assigner, Source, SourceTask, open_context};
+use tidemill_runtime::stage::{
+    FilterStage, FlatMapStage, InspectStage, MapStage, Stage, Timestamps,
+};
+use tidemill_runtime::task::{OperatorTask, Task};
+
+/// A recipe for a chain.
+pub trait Pipe: Clone + Send + 'static {
+    /// What comes out of it.
+    type Out: Record;
+
+    /// Builds the task; `tail` makes the stages behind.
+    fn build<S, F>(self, io: Io, tail: F) -> Result<Box<dyn Task>>
+    where
+        S: Stage<Self::Out>,
+        F: FnOnce(&mut Io) -> Result<S>;
+}
+
+/// A chain that begins with a source.
+#[derive(Clone)]
+pub struct SourcePipe<Src, A> {
+    pub(crate) source: Src,
+    pub(crate) assigner: A,
+    pub(crate) operator: usize,
+}
+
+impl<Src: Source, A: Assigner<Src::Item>> Pipe for SourcePipe<Src, A> {
+    type Out = Src::Item;
+
+    fn build<S, F>(self, mut io: Io, tail: F) -> Result<Box<dyn Task>>
+    where
+        S: Stage<Src::Item>,
+        F: FnOnce(&mut Io) -> Result<S>,
+    {
+        let id = io.operator_id(self.operator)?;
+        let cx = open_context(&io.context, id, &self.source.name());
+        let reader = self.source.open(&cx)?;
+        let chain = tail(&mut io)?;
+        Ok(Box::new(SourceTask::new(reader, self.assigner, chain, io.context, id)))
+    }
+}
+
+/// Makes the operator at the head of a task, on its core.
+pub trait OperatorFactory: Clone + Send + 'static {
+    /// The operator.
+    type Operator: Operator;
+
+    /// Builds it, with its state restored.
+    fn open(&self, io: &mut Io, operator_id: u64) -> Result<Self::Operator>;
+}
+
+/// What an input of a head carries, to restore its channel state.
+#[derive(Clone, Copy)]
+pub struct InputSpec {
+    /// Whether records go by key.
+    pub keyed: bool,
+    /// Whether every subtask gets every record.
+    pub broadcast: bool,
+    /// Validates restored bytes as records of the input's type.
+    pub check: fn(&Batch) -> Result<()>,
+    /// The shape of its records.
+    pub shape: fn() -> String,
+}
+
+impl InputSpec {
+    /// For an input of records `T`.
+    pub fn of<T: Record>(keyed: bool) -> Self {
+        InputSpec {
+            keyed,
+            broadcast: false,
+            check: |batch| batch.check::<T>(),
+            shape: tidemill_base::record::shape_of::<T>,
+        }
+    }
+}
+
+/// A chain that begins with an operator that reads channels.
+#[derive(Clone)]
+pub struct HeadPipe<O> {
+    pub(crate) factory: O,
+    pub(crate) operator: usize,
+    pub(crate) inputs: Vec<InputSpec>,
+}
+
+impl<O: OperatorFactory> Pipe for HeadPipe<O> {
+    type Out = <O::Operator as Operator>::Out;
+
+    fn build<S, F>(self, mut io: Io, tail: F) -> Result<Box<dyn Task>>
+    where
+        S: Stage<Self::Out>,
+        F: FnOnce(&mut Io) -> Result<S>,
+    {
+        let id = io.operator_id(self.operator)?;
+        let operator = self.factory.open(&mut io, id)?;
+        let restored = restored_channels(&io, id, &self.inputs)?;
+        let chain = tail(&mut io)?;
+        let epoch = io.context.restored.as_ref().map_or(0, |r| r.epoch);
+        let gate = Gate::new(std::mem::take(&mut io.inputs), epoch, restored);
+        Ok(Box::new(OperatorTask::new(gate, operator, chain, io.context, id)))
+    }
+}
+
+/// The in-flight batches of the restored checkpoint that belong to this subtask: on keyed inputs
+/// each record goes to its key's owner, elsewhere a subtask inherits whole old subtasks.
+fn restored_channels(io: &Io, operator: u64, inputs: &[InputSpec]) -> Result<Vec<(usize, Batch)>> {
+    let mut out = Vec::new();
+    for (input, spec) in inputs.iter().enumerate() {
+        let section =
+            SectionId { operator, kind: SectionKind::ChannelState, state: input as u16 };
+        let entries = io.context.declare(section, &format!("input {input}"), (spec.shape)());
+        for (old, payload) in entries {
+            let (batch, _) = Batch::decode(payload)?;
+            (spec.check)(&batch)?;
+            if let Some(batch) = inherited(batch, *old, spec, &io.context.info)? {
+                out.push((input, batch));
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn inherited(
+    batch: Batch,
+    old: u32,
+    spec: &InputSpec,
+    info: &SubtaskInfo,
+) -> Result<Option<Batch>> {
+    if !spec.keyed {
+        // Every subtask starts with subtask 0's copy of a broadcast state, so with its batches.
+        let mine =
+            if spec.broadcast { old == 0 } else { heir(old, info.parallelism) == info.subtask };
+        return Ok(mine.then_some(batch));
+    }
+    let mine = |i: &usize| {
+        keyed_heir(batch.hash(*i), info.parallelism, info.max_parallelism) == info.subtask
+    };
+    batch.select((0..batch.len()).filter(mine))
+}
+
+/// Reads a channel as it is.
+pub struct ReadFactory<T>(PhantomData<fn() -> T>);
+
+impl<T> Default for ReadFactory<T> {
+    fn default() -> Self {
+        ReadFactory(PhantomData)
+    }
+}
+
+impl<T> Clone for ReadFactory<T> {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl<T: Record> OperatorFactory for ReadFactory<T> {
+    type Operator = PassThrough<T>;
+    fn open(&self, _: &mut Io, _: u64) -> Result<PassThrough<T>> {
+        Ok(PassThrough::default())
+    }
+}
+
+/// A chain that begins with a plain channel.
+pub type ReadPipe<T> = HeadPipe<ReadFactory<T>>;
+
+macro_rules! stage_pipe {
+    ($(#[$doc:meta])* $pipe:ident<$t:ident, [$($u:ident)?], $f:ident> => $stage:ident -> $out:ty;
+     $($bound:tt)*) => {
+        $(#[$doc])*
+        pub struct $pipe<P, $($u,)? F> {
+            pub(crate) previous: P,
+            pub(crate) function: F,
+            /// Place of the operator in its chain.
+            pub(crate) position: u32,
+            pub(crate) types: PhantomData<fn() -> ($($u,)?)>,
+        }
+
+        impl<P: Clone, $($u,)? F: Clone> Clone for $pipe<P, $($u,)? F> {
+            fn clone(&self) -> Self {
+                $pipe {
+                    previous: self.previous.clone(),
+                    function: self.function.clone(),
+                    position: self.position,
+                    types: PhantomData,
+                }
+            }
+        }
+
+        impl<$t, P, $($u,)? $f> Pipe for $pipe<P, $($u,)? $f>
+        where
+            $t: Record,
+            P: Pipe<Out = $t>,
+            $($u: Record,)?
+            $($bound)*
+        {
+            type Out = $out;
+
+            fn build<S, G>(self, io: Io, tail: G) -> Result<Box<dyn Task>>
+            where
+                S: Stage<$out>,
+                G: FnOnce(&mut Io) -> Result<S>,
+            {
+                let (operator, function) = (self.position, self.function);
+                self.previous.build(io, move |io| {
+                    Ok($stage { operator, function, tail: tail(io)?, types: PhantomData })
+                })
+            }
+        }
+    };
+}
+
+stage_pipe! {
+    /// A chain with `map` behind it.
+    MapPipe<T, [U], F> => MapStage -> U;
+    F: for<'a> FnMut(T::View<'a>) -> U + Clone + Send + 'static,
+}
+stage_pipe! {
+    /// A chain with `filter` behind it.
+    FilterPipe<T, [], F> => FilterStage -> T;
+    F: for<'a> FnMut(T::View<'a>) -> bool + Clone + Send + 'static,
+}
+stage_pipe! {
+    /// A chain with `flat_map` behind it.
+    FlatMapPipe<T, [U], F> => FlatMapStage -> U;
+    F: for<'a, 'c> FnMut(T::View<'a>, &'c mut dyn FnMut(U::View<'_>)) + Clone + Send + 'static,
+}
+stage_pipe! {
+    /// A chain with `inspect` behind it.
+    InspectPipe<T, [], F> => InspectStage -> T;
+    F: for<'a> FnMut(T::View<'a>, Timestamp) + Clone + Send + 'static,
+}
+
+/// A chain with new timestamps and watermarks behind it.
+#[derive(Clone)]
+pub struct TimestampsPipe<P, F> {
+    pub(crate) previous: P,
+    pub(crate) function: F,
+    pub(crate) lateness: i64,
+    pub(crate) position: u32,
+}
+
+impl<T, P, F> Pipe for TimestampsPipe<P, F>
+where
+    T: Record,
+    P: Pipe<Out = T>,
+    F: for<'a> FnMut(T::View<'a>) -> Timestamp + Clone + Send + 'static,
+{
+    type Out = T;
+
+    fn build<S, G>(self, io: Io, tail: G) -> Result<Box<dyn Task>>
+    where
+        S: Stage<T>,
+        G: FnOnce(&mut Io) -> Result<S>,
+    {
+        let (operator, function, lateness) = (self.position, self.function, self.lateness);
+        self.previous.build(io, move |io| {
+            Ok(Timestamps::new(operator, function, lateness, tail(io)?))
+        })
+    }
+}

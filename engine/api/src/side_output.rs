@@ -1,0 +1,192 @@
+//! Side outputs: streams that a function emits to beside its main one.
+
+use crate::env::Env;
+use crate::graph::{Operator, Taps};
+use crate::pipe::{HeadPipe, OperatorFactory, Pipe};
+use crate::stream::{SharedStream, Stream, collectors};
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use tidemill_base::{Record, Result};
+use tidemill_runtime::deploy::Io;
+use tidemill_runtime::process::side::{SideOutputs, SideTag};
+use tidemill_runtime::stage::Collector;
+
+/// Names a side output of records `T`. Clones name the same one: give one to the function that
+/// emits, register it on the operator with `.side_output(&tag)`, and read it with
+/// [`OutputTag::stream`].
+///
+/// ```
+/// # use tidemill::prelude::*;
+/// let env = Env::new("sort out");
+/// let (numbers, rest) = (CollectSink::new(), CollectSink::new());
+/// let malformed = env.output_tag::<String>("malformed");
+/// let tag = malformed.clone();
+/// env.from_vec(vec!["1".to_string(), "x".to_string(), "3".to_string()])
+///     .process::<u64, _>(move |line, cx| match line.parse() {
+///         Ok(number) => cx.emit(number),
+///         Err(_) => cx.side(&tag, line),
+///     })
+///     .side_output(&malformed)
+///     .add_sink(numbers.sink());
+/// malformed.stream(&env).add_sink(rest.sink());
+/// env.execute()?;
+/// assert_eq!(numbers.take(), [1, 3]);
+/// assert_eq!(rest.take(), ["x"]);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
+pub struct OutputTag<T> {
+    inner: Arc<Inner>,
+    types: PhantomData<fn() -> T>,
+    side: SideTag<T>,
+}
+
+struct Inner {
+    name: String,
+    taps: Taps,
+    /// The operator that emits to it, and the head of its chain.
+    owner: Mutex<Option<(Operator, Operator)>>,
+}
+
+impl<T> Clone for OutputTag<T> {
+    fn clone(&self) -> Self {
+        OutputTag { inner: self.inner.clone(), types: PhantomData, side: self.side }
+    }
+}
+
+impl<T> fmt::Debug for OutputTag<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OutputTag({:?})", self.inner.name)
+    }
+}
+
+impl<T> AsRef<SideTag<T>> for OutputTag<T> {
+    fn as_ref(&self) -> &SideTag<T> {
+        &self.side
+    }
+}
+
+impl<T: Record> OutputTag<T> {
+    fn new(name: &str) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let inner = Inner { name: name.to_owned(), taps: Taps::default(), owner: Mutex::default() };
+        let side = SideTag::new(NEXT.fetch_add(1, Ordering::Relaxed));
+        OutputTag { inner: Arc::new(inner), types: PhantomData, side }
+    }
+
+    /// The name, for people.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    fn owner(&self) -> Option<(Operator, Operator)> {
+        self.inner.owner.lock().ok().and_then(|owner| *owner)
+    }
+
+    /// Says which operator emits to it; `head` is the first of its chain.
+    pub(crate) fn register(&self, env: &Env, operator: Operator, head: Operator) {
+        if self.owner().is_some() {
+            env.graph.mistake(format!(
+                "side output '{}' is registered on two operators: make one tag for each",
+                self.name()
+            ));
+        }
+        if let Ok(mut owner) = self.inner.owner.lock() {
+            *owner = Some((operator, head));
+        }
+    }
+
+    /// The writers to all readers of the output, for the task of its operator.
+    pub(crate) fn collectors(&self, io: &mut Io) -> Result<Vec<Collector<T>>> {
+        collectors::<T>(io, &self.inner.taps)
+    }
+
+    /// The stream of what is emitted to it. May be read more than once; call it behind
+    /// `.side_output(&tag)` (and behind `.parallelism(..)` of that operator).
+    pub fn stream(&self, env: &Env) -> Stream<T, crate::pipe::ReadPipe<T>> {
+        let Some((operator, head)) = self.owner() else {
+            env.graph.mistake(format!(
+                "side output '{}' is read but no operator emits to it: register it with \
+                 .side_output(&tag) first",
+                self.name()
+            ));
+            return env.nothing();
+        };
+        let parallelism = env.graph.parallelism_of(head);
+        let taps = self.inner.taps.clone();
+        SharedStream::new(env.clone(), taps, operator, parallelism).stream()
+    }
+}
+
+impl Env {
+    /// A new side output of records `T`; see [`OutputTag`].
+    pub fn output_tag<T: Record>(&self, name: &str) -> OutputTag<T> {
+        OutputTag::new(name)
+    }
+
+    /// A stream for a graph that is refused anyway.
+    fn nothing<T: Record>(&self) -> Stream<T, crate::pipe::ReadPipe<T>> {
+        let taps = Taps::default();
+        let operator = self.graph.add("nothing", tidemill_plan::OperatorKind::SideOutput, false);
+        SharedStream::new(self.clone(), taps, operator, 1).stream()
+    }
+}
+
+type OpenSide = Arc<dyn Fn(&mut Io, &mut SideOutputs) -> Result<()> + Send + Sync>;
+
+/// The side outputs that were registered on an operator, as part of its recipe.
+#[derive(Clone, Default)]
+pub struct Sides(Vec<OpenSide>);
+
+impl fmt::Debug for Sides {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sides({})", self.0.len())
+    }
+}
+
+impl Sides {
+    fn add<T: Record>(&mut self, tag: &OutputTag<T>) {
+        let tag = tag.clone();
+        self.0.push(Arc::new(move |io, sides| {
+            let readers = tag.collectors(io)?;
+            sides.add(tag.side, readers);
+            Ok(())
+        }));
+    }
+
+    /// Takes the channels of all of them.
+    pub(crate) fn open(&self, io: &mut Io) -> Result<SideOutputs> {
+        let mut sides = SideOutputs::new();
+        self.0.iter().try_for_each(|open| open(io, &mut sides))?;
+        Ok(sides)
+    }
+}
+
+/// A chain whose last operator can have side outputs.
+pub trait SidePipe: Pipe {
+    /// Its side outputs.
+    fn sides(&mut self) -> &mut Sides;
+}
+
+/// An operator at the head of a task that can have side outputs.
+pub trait SideFactory: OperatorFactory {
+    /// Its side outputs.
+    fn sides(&mut self) -> &mut Sides;
+}
+
+impl<O: SideFactory> SidePipe for HeadPipe<O> {
+    fn sides(&mut self) -> &mut Sides {
+        self.factory.sides()
+    }
+}
+
+impl<T: Record, P: SidePipe<Out = T>> Stream<T, P> {
+    /// Gives the operator a side output; see [`OutputTag`].
+    #[must_use]
+    pub fn side_output<U: Record>(mut self, tag: &OutputTag<U>) -> Self {
+        tag.register(&self.env, self.last(), self.chain[0]);
+        self.pipe.sides().add(tag);
+        self
+    }
+}

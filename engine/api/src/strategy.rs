@@ -1,0 +1,141 @@
+//! Event time: where timestamps come from and how far watermarks stay behind.
+
+use std::time::Duration;
+use tidemill_base::{Record, Timestamp};
+use tidemill_runtime::source::{Assigner, Bounded, Native, POLL_RECORDS};
+
+/// Makes the timestamps and watermarks of a source.
+pub trait WatermarkStrategy<T: Record> {
+    /// What the engine runs.
+    type Assigner: Assigner<T>;
+    /// Makes it.
+    fn assigner(self) -> Self::Assigner;
+}
+
+/// The source's own timestamps and watermarks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NativeTime;
+
+impl<T: Record> WatermarkStrategy<T> for NativeTime {
+    type Assigner = Native;
+    fn assigner(self) -> Native {
+        Native
+    }
+}
+
+/// Timestamps by a function of the record.
+#[derive(Clone, Copy, Debug)]
+pub struct EventTime<F> {
+    function: F,
+    lateness: Duration,
+    idle_after: Option<Duration>,
+    watermark_every: usize,
+}
+
+/// Event time by a function of the record, in milliseconds; ascending within each split unless
+/// [`EventTime::out_of_order`] says otherwise.
+///
+/// ```
+/// # use tidemill::prelude::*;
+/// # use std::time::Duration;
+/// let env = Env::new("job");
+/// let clicks = vec![("home".to_string(), 1_000i64), ("cart".to_string(), 900)];
+/// let stream = env.add_source_with(
+///     CollectionSource::new(clicks),
+///     event_time(|click: (&str, i64)| click.1).out_of_order(Duration::from_secs(5)),
+/// );
+/// # stream.add_sink(DiscardSink);
+/// ```
+pub fn event_time<F>(function: F) -> EventTime<F> {
+    EventTime {
+        function,
+        lateness: Duration::ZERO,
+        idle_after: Some(Duration::from_secs(10)),
+        watermark_every: POLL_RECORDS,
+    }
+}
+
+impl<F> EventTime<F> {
+    /// Records may be as late as this; the watermark stays behind by as much.
+    #[must_use]
+    pub fn out_of_order(mut self, lateness: Duration) -> Self {
+        self.lateness = lateness;
+        self
+    }
+
+    /// A watermark after as many records (default and at most 1024). With 1, late data and timers
+    /// are exact to the record, at the price of a watermark for each.
+    #[must_use]
+    pub fn watermark_every(mut self, records: usize) -> Self {
+        self.watermark_every = records;
+        self
+    }
+
+    /// A split without records for this long holds no watermark back (default 10 s); `None`: it
+    /// always does.
+    #[must_use]
+    pub fn idle_after(mut self, idle: Option<Duration>) -> Self {
+        self.idle_after = idle;
+        self
+    }
+}
+
+impl<T, F> WatermarkStrategy<T> for EventTime<F>
+where
+    T: Record,
+    F: for<'a> FnMut(T::View<'a>) -> Timestamp + Clone + Send + 'static,
+{
+    type Assigner = Bounded<F>;
+    fn assigner(self) -> Bounded<F> {
+        Bounded {
+            function: self.function,
+            lateness: self.lateness.as_millis() as i64,
+            idle_after: self.idle_after.map(|d| d.as_micros() as u64),
+            watermark_every: self.watermark_every,
+        }
+    }
+}
+
+/// The source's own timestamps (for instance a line's place in its file), with watermarks behind
+/// them.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceTime {
+    lateness: Duration,
+}
+
+/// The source's own timestamps, ascending within each split unless told otherwise.
+pub fn source_time() -> SourceTime {
+    SourceTime { lateness: Duration::ZERO }
+}
+
+impl SourceTime {
+    /// Records may be as late as this.
+    #[must_use]
+    pub fn out_of_order(mut self, lateness: Duration) -> Self {
+        self.lateness = lateness;
+        self
+    }
+}
+
+impl<T: Record> WatermarkStrategy<T> for SourceTime {
+    type Assigner = SourceClock;
+    fn assigner(self) -> SourceClock {
+        SourceClock { lateness: self.lateness.as_millis() as i64 }
+    }
+}
+
+/// What [`SourceTime`] runs.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceClock {
+    lateness: i64,
+}
+
+impl<T: Record> Assigner<T> for SourceClock {
+    #[inline(always)]
+    fn timestamp(&mut self, _: T::View<'_>, native: Timestamp) -> Timestamp {
+        native
+    }
+    fn lateness(&self) -> Option<i64> {
+        Some(self.lateness)
+    }
+}

@@ -1,0 +1,217 @@
+//! From a job's tasks and edges to the subtasks of each slot, with the channels between them.
+//!
+//! Subtask i of every task sits in slot i. What is deployed can be sent to its slot's thread and
+//! is built there: a task itself never crosses threads.
+
+use crate::channel::{ChannelOptions, ChannelReceiver, ChannelSender, channel};
+use crate::context::{Context, Failure, Outbox, Restored, SubtaskInfo};
+use crate::slot::Hosted;
+use crate::task::Task;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use tidemill_base::clock::StepTime;
+use tidemill_base::metrics::TaskMetrics;
+use tidemill_base::{Error, Result};
+use tidemill_ring::Doorbell;
+
+/// What a task is built from, on its slot's thread.
+pub struct Io {
+    /// The subtask's context.
+    pub context: Context,
+    /// Channels to read, each with the operator's input.
+    pub inputs: Vec<(usize, ChannelReceiver)>,
+    /// Channels to write, by edge, one a consumer subtask.
+    pub outputs: BTreeMap<usize, Vec<ChannelSender>>,
+    /// Stable ids of the job's operators, by number.
+    pub operator_ids: Arc<[u64]>,
+}
+
+impl Io {
+    /// The stable id of an operator.
+    pub fn operator_id(&self, operator: usize) -> Result<u64> {
+        self.operator_ids.get(operator).copied().ok_or_else(|| {
+            let n = self.operator_ids.len();
+            Error::job(format!("operator {operator} is not among the job's {n}"))
+        })
+    }
+    /// The channels of an edge.
+    pub fn take_output(&mut self, edge: usize) -> Result<Vec<ChannelSender>> {
+        let name = &self.context.info.task_name;
+        self.outputs
+            .remove(&edge)
+            .ok_or_else(|| Error::job(format!("task '{name}' has no output for edge {edge}")))
+    }
+}
+
+/// Builds one subtask.
+pub type Build = Box<dyn FnOnce(Io) -> Result<Box<dyn Task>> + Send>;
+
+/// A task of the job.
+pub struct TaskPlan {
+    /// For messages and metrics.
+    pub name: Arc<str>,
+    /// Number of subtasks.
+    pub parallelism: u32,
+    /// Numbers of its operators, head first.
+    pub operators: Vec<usize>,
+    /// Makes the builder of one subtask.
+    pub factory: Box<dyn Fn() -> Build>,
+}
+
+/// How the subtasks of an edge's ends are connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wiring {
+    /// Subtask i to subtask i.
+    OneToOne,
+    /// Every subtask to every subtask.
+    AllToAll,
+}
+
+/// An edge between tasks; its number is its index.
+#[derive(Clone, Copy, Debug)]
+pub struct EdgePlan {
+    /// Producing task.
+    pub from: usize,
+    /// Consuming task.
+    pub to: usize,
+    /// Input of the consuming operator.
+    pub input: usize,
+    /// Which channels there are.
+    pub wiring: Wiring,
+}
+
+/// A whole job, ready to be deployed any number of times.
+pub struct JobPlan {
+    /// Tasks, upstream before downstream.
+    pub tasks: Vec<TaskPlan>,
+    /// Edges.
+    pub edges: Vec<EdgePlan>,
+    /// Names of all operators, by number.
+    pub operator_names: Vec<String>,
+    /// Stable ids of all operators, by number.
+    pub operator_ids: Arc<[u64]>,
+    /// Number of key groups.
+    pub max_parallelism: u32,
+}
+
+impl JobPlan {
+    /// Slots that the job needs.
+    pub fn slots(&self) -> usize {
+        self.tasks.iter().map(|t| t.parallelism as usize).max().unwrap_or(0)
+    }
+}
+
+/// One subtask, ready to be built on its slot's thread.
+pub struct Blueprint {
+    /// Which subtask.
+    pub info: SubtaskInfo,
+    /// Its counters, shared with whoever scrapes them.
+    pub metrics: Arc<TaskMetrics>,
+    /// Names of its operators, head first.
+    pub operators: Vec<String>,
+    inputs: Vec<(usize, ChannelReceiver)>,
+    outputs: BTreeMap<usize, Vec<ChannelSender>>,
+    operator_ids: Arc<[u64]>,
+    restored: Option<Arc<Restored>>,
+    build: Build,
+}
+
+impl Blueprint {
+    /// Whether the task reads no channel.
+    pub fn is_source(&self) -> bool {
+        self.inputs.is_empty()
+    }
+
+    /// Builds the task, on the thread that will run it.
+    pub fn build(self) -> Result<Hosted> {
+        let place = format!("task '{}' (subtask {})", self.info.task_name, self.info.subtask);
+        let context = Context {
+            info: self.info,
+            time: StepTime::default(),
+            outbox: Outbox::default(),
+            metrics: self.metrics,
+            restored: self.restored,
+            states: Rc::default(),
+            failure: Failure::default(),
+        };
+        let io = Io {
+            context: context.clone(),
+            inputs: self.inputs,
+            outputs: self.outputs,
+            operator_ids: self.operator_ids,
+        };
+        let built = (self.build)(io).map_err(|e| e.context(&place));
+        // A state of another type comes before whatever its bytes made of the builder.
+        context.failure.check().map_err(|e| e.context(&place))?;
+        let task = built?;
+        Ok(Hosted { task, context, operators: self.operators })
+    }
+}
+
+/// How a job is deployed.
+#[derive(Clone, Debug, Default)]
+pub struct DeployOptions {
+    /// Attempt of the job, from 0.
+    pub attempt: u32,
+    /// Buffers of each channel.
+    pub channel: ChannelOptions,
+    /// The checkpoint to start from.
+    pub restored: Option<Arc<Restored>>,
+}
+
+/// Makes channels and blueprints; `doorbells` has one entry a slot. The result has the subtasks of
+/// each slot, upstream first.
+pub fn deploy(
+    plan: &JobPlan,
+    doorbells: &[Arc<Doorbell>],
+    options: &DeployOptions,
+) -> Vec<Vec<Blueprint>> {
+    let mut inputs: BTreeMap<(usize, u32), Vec<(usize, ChannelReceiver)>> = BTreeMap::new();
+    let mut outputs: BTreeMap<(usize, u32), BTreeMap<usize, Vec<ChannelSender>>> = BTreeMap::new();
+    for (number, edge) in plan.edges.iter().enumerate() {
+        let producers = plan.tasks[edge.from].parallelism;
+        let consumers = plan.tasks[edge.to].parallelism;
+        for producer in 0..producers {
+            let mine = match edge.wiring {
+                Wiring::OneToOne => producer..producer + 1,
+                Wiring::AllToAll => 0..consumers,
+            };
+            for consumer in mine {
+                let remote = producer != consumer;
+                let bell = |slot: u32| remote.then(|| doorbells[slot as usize].clone());
+                let (tx, mut rx) = channel(options.channel, bell(consumer), bell(producer));
+                if edge.wiring == Wiring::OneToOne {
+                    rx.keep_order();
+                }
+                let ends = outputs.entry((edge.from, producer)).or_default();
+                ends.entry(number).or_default().push(tx);
+                inputs.entry((edge.to, consumer)).or_default().push((edge.input, rx));
+            }
+        }
+    }
+    let mut slots: Vec<Vec<Blueprint>> = (0..plan.slots()).map(|_| Vec::new()).collect();
+    for (number, task) in plan.tasks.iter().enumerate() {
+        for subtask in 0..task.parallelism {
+            let name = |&op: &usize| plan.operator_names[op].clone();
+            slots[subtask as usize].push(Blueprint {
+                info: SubtaskInfo {
+                    task: number as u64,
+                    task_name: task.name.clone(),
+                    subtask,
+                    parallelism: task.parallelism,
+                    max_parallelism: plan.max_parallelism,
+                    attempt: options.attempt,
+                },
+                metrics: Arc::default(),
+                operators: task.operators.iter().map(name).collect(),
+                inputs: inputs.remove(&(number, subtask)).unwrap_or_default(),
+                outputs: outputs.remove(&(number, subtask)).unwrap_or_default(),
+                operator_ids: plan.operator_ids.clone(),
+                restored: options.restored.clone(),
+                build: (task.factory)(),
+            });
+        }
+    }
+    slots
+}

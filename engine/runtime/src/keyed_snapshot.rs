@@ -1,0 +1,81 @@
+//! Keyed state on its way into a snapshot and out of one.
+
+use crate::context::{Context, SectionId};
+use tidemill_base::{Batch, BatchBuilder, Buffer, Result};
+use tidemill_keyed::SnapshotSink;
+
+/// Leaves the batches of one state's snapshot in the outbox.
+pub struct EntrySink<'a> {
+    context: &'a Context,
+    epoch: u64,
+    section: SectionId,
+    spare: Option<Buffer>,
+    /// Encoded bytes so far.
+    pub bytes: u64,
+}
+
+impl<'a> EntrySink<'a> {
+    /// For one state and epoch.
+    pub fn new(context: &'a Context, epoch: u64, section: SectionId) -> Self {
+        EntrySink { context, epoch, section, spare: None, bytes: 0 }
+    }
+}
+
+impl SnapshotSink for EntrySink<'_> {
+    fn batch(&mut self, _namespace: i64, batch: Batch) {
+        if batch.is_empty() {
+            return;
+        }
+        let mut payload = Vec::new();
+        batch.encode(&mut payload);
+        self.bytes += payload.len() as u64;
+        self.context.entry(self.epoch, self.section, payload, batch.len() as u64);
+        let buffer = batch.into_buffer();
+        if buffer.is_pooled() {
+            self.spare = Some(buffer);
+        }
+    }
+
+    fn buffer(&mut self) -> Buffer {
+        self.spare.take().unwrap_or_else(Buffer::pooled)
+    }
+}
+
+/// The restored batches of a state, not yet filtered by key. The namespace that a batch was
+/// written with is the timestamp of its records.
+pub fn restored_batches(entries: &[(u32, Vec<u8>)]) -> impl Iterator<Item = Result<Batch>> {
+    entries.iter().map(|(_, payload)| Ok(Batch::decode(payload)?.0))
+}
+
+/// One record as an entry's payload: for small states of an operator.
+pub fn encode_record<T: tidemill_base::Record>(record: &T) -> Result<Vec<u8>> {
+    let mut bytes = 256;
+    loop {
+        let mut builder = BatchBuilder::new(Buffer::with_bytes(bytes));
+        if builder.push::<T>(record.view(), 0, 0).is_ok() {
+            let mut payload = Vec::new();
+            builder.seal().encode(&mut payload);
+            return Ok(payload);
+        }
+        bytes *= 2;
+        if bytes > crate::output::RECORD_BYTES_MAX {
+            return Err(tidemill_base::Error::job(format!(
+                "an operator's state is larger than {} bytes",
+                crate::output::RECORD_BYTES_MAX
+            )));
+        }
+    }
+}
+
+/// Reads [`encode_record`]'s payload.
+pub fn decode_record<T: tidemill_base::Record>(payload: &[u8]) -> Result<T> {
+    let (batch, _) = Batch::decode(payload)?;
+    batch.check::<T>()?;
+    if batch.len() != 1 {
+        return Err(tidemill_base::Error::attempt(format!(
+            "damaged operator state: {} records instead of 1",
+            batch.len()
+        )));
+    }
+    Ok(T::from_view(batch.get::<T>(0).0))
+}

@@ -1,0 +1,36 @@
+//! The engine: tasks that step, the channels between them, and the slots that run them.
+//!
+//! Everything except `worker.rs` is synchronous, knows no executor, and takes time as an input:
+//! production steps it from pinned glommio executors, the simulation from a seeded schedule.
+//!
+//! - [`channel`], [`output`], [`gate`]: both ends of a channel
+//! - [`align`]: barrier alignment, pure
+//! - [`stage`]: fused operators of a chain
+//! - [`source`], [`sink`], [`operator`]: heads and ends of chains
+//! - [`window`]: window operators
+//! - [`task`]: a head and its chain, as the slot sees it
+//! - [`slot`]: one core's tasks
+//! - [`deploy`]: from a job's tasks and edges to the channels and subtasks of each slot
+//! - [`worker`]: the pinned executors; the only module that knows glommio
+
+#![deny(unsafe_code)]
+
+pub mod align;
+pub mod blame;
+pub mod channel;
+pub mod context;
+pub mod deploy;
+pub mod gate;
+pub mod join;
+pub mod keyed_snapshot;
+pub mod operator;
+pub mod output;
+pub mod process;
+pub mod sink;
+pub mod slot;
+pub mod source;
+pub mod stage;
+pub mod task;
+pub mod watermark;
+pub mod window;
+pub mod worker;

@@ -1,0 +1,228 @@
+//! The states of one operator's subtask on their way into snapshots and out of them.
+//!
+//! Invariants
+//!   P1  A snapshot holds every part as it was at `begin`, whatever happens until it is complete.
+//!   P2  A keyed part is restored from the entries of all old subtasks, filtered by key; a part of
+//!       kind `OperatorState` from old subtask 0 alone.
+//!   P3  The restored watermark is the minimum over the old subtasks.
+
+use crate::context::{Context, SectionId, SectionKind};
+use crate::keyed_snapshot::{EntrySink, decode_record, encode_record, restored_batches};
+use tidemill_base::record::shape_of;
+use tidemill_base::{Batch, Error, Key, Record, Result, Timestamp, WATERMARK_MIN};
+use tidemill_keyed::{HeapTable, SliceTables, SnapshotSink, StateTable, Timers};
+
+/// Entries that one step of a snapshot writes; 1,000 take 10 to 20 microseconds.
+pub const STEP_ENTRIES: usize = 3_000;
+
+/// A table, timers, or another state that is snapshotted beside processing.
+pub trait Part {
+    /// Shape of what is stored; a restored state must have the same.
+    fn shape(&self) -> String;
+    /// Begins a snapshot of the state as it is now.
+    fn begin_snapshot(&mut self, epoch: u64);
+    /// Writes about `budget` further entries; true when complete.
+    fn snapshot_step(&mut self, budget: usize, out: &mut dyn SnapshotSink) -> Result<bool>;
+    /// Forgets the running snapshot, if any.
+    fn abort_snapshot(&mut self);
+    /// Adds the entries of a batch for which `keep(hash of the key)` holds.
+    fn restore_batch(&mut self, batch: &Batch, keep: &dyn Fn(u64) -> bool) -> Result<()>;
+}
+
+/// A part with its address in the operator.
+pub struct PartRef<'a> {
+    /// Keyed state, timers, or state of the operator (the same in all subtasks).
+    pub kind: SectionKind,
+    /// Unique among the operator's parts of the kind. 0 of `OperatorState` is the watermark.
+    pub number: u16,
+    /// For messages.
+    pub name: String,
+    /// The state.
+    pub part: &'a mut dyn Part,
+}
+
+impl<'a> PartRef<'a> {
+    /// State by key.
+    pub fn keyed(number: u16, name: impl Into<String>, part: &'a mut dyn Part) -> Self {
+        PartRef { kind: SectionKind::KeyedState, number, name: name.into(), part }
+    }
+    /// Timers.
+    pub fn timers(number: u16, name: impl Into<String>, part: &'a mut dyn Part) -> Self {
+        PartRef { kind: SectionKind::Timers, number, name: name.into(), part }
+    }
+}
+
+/// Declares, restores and snapshots the parts of an operator. The parts are passed to every call,
+/// always the same ones in the same order.
+pub struct Snapshots {
+    context: Context,
+    operator: u64,
+    /// Epoch of the running snapshot, and the part that it is at.
+    running: Option<(u64, usize)>,
+}
+
+impl Snapshots {
+    /// Declares the parts and restores them from the checkpoint in the context; returns the
+    /// restored watermark, too.
+    pub fn open(
+        context: &Context,
+        operator: u64,
+        parts: &mut [PartRef<'_>],
+    ) -> Result<(Self, Timestamp)> {
+        let section = watermark_section(operator);
+        let mut watermark = None;
+        for (_, payload) in context.declare(section, "watermark", shape_of::<i64>()) {
+            let old: Timestamp = decode_record::<i64>(payload)?;
+            watermark = Some(watermark.map_or(old, |w: Timestamp| w.min(old)));
+        }
+        for (i, p) in parts.iter().enumerate() {
+            let twin = parts[..i].iter().find(|o| (o.kind, o.number) == (p.kind, p.number));
+            if let Some(twin) = twin {
+                return Err(Error::job(format!(
+                    "states '{}' and '{}' have the same address in checkpoints: rename one",
+                    twin.name, p.name
+                )));
+            }
+        }
+        for p in parts {
+            restore(context, operator, p)
+                .map_err(|e| e.context(format_args!("state '{}'", p.name)))?;
+        }
+        let snapshots = Snapshots { context: context.clone(), operator, running: None };
+        Ok((snapshots, watermark.unwrap_or(WATERMARK_MIN)))
+    }
+
+    /// Begins the snapshot of an epoch.
+    pub fn begin(
+        &mut self,
+        epoch: u64,
+        watermark: Timestamp,
+        parts: &mut [PartRef<'_>],
+    ) -> Result<()> {
+        self.abort(parts);
+        let payload = encode_record::<i64>(&watermark)?;
+        self.context.entry(epoch, watermark_section(self.operator), payload, 1);
+        for p in parts {
+            p.part.begin_snapshot(epoch);
+        }
+        self.running = Some((epoch, 0));
+        Ok(())
+    }
+
+    /// A bounded step; true when the snapshot is complete.
+    pub fn step(&mut self, epoch: u64, parts: &mut [PartRef<'_>]) -> Result<bool> {
+        let Some((running, at)) = &mut self.running else { return Ok(true) };
+        debug_assert_eq!(*running, epoch);
+        let mut budget = STEP_ENTRIES;
+        while let Some(p) = parts.get_mut(*at) {
+            let section = SectionId { operator: self.operator, kind: p.kind, state: p.number };
+            let mut sink = EntrySink::new(&self.context, epoch, section);
+            if !p.part.snapshot_step(budget, &mut sink)? {
+                return Ok(false);
+            }
+            *at += 1;
+            budget = (budget / 2).max(64);
+        }
+        self.running = None;
+        Ok(true)
+    }
+
+    /// Forgets the running snapshot, if any.
+    pub fn abort(&mut self, parts: &mut [PartRef<'_>]) {
+        if self.running.take().is_some() {
+            for p in parts {
+                p.part.abort_snapshot();
+            }
+        }
+    }
+}
+
+fn watermark_section(operator: u64) -> SectionId {
+    SectionId { operator, kind: SectionKind::OperatorState, state: 0 }
+}
+
+fn restore(context: &Context, operator: u64, p: &mut PartRef<'_>) -> Result<()> {
+    let section = SectionId { operator, kind: p.kind, state: p.number };
+    let entries = context.declare(section, &p.name, p.part.shape());
+    if p.kind == SectionKind::OperatorState {
+        let first: Vec<_> = entries.iter().filter(|(old, _)| *old == 0).cloned().collect();
+        return restored_batches(&first).try_for_each(|b| p.part.restore_batch(&b?, &|_| true));
+    }
+    restored_batches(entries)
+        .try_for_each(|b| p.part.restore_batch(&b?, &|hash| context.info.owns(hash)))
+}
+
+impl<K: Key, V: Record> Part for HeapTable<K, V> {
+    fn shape(&self) -> String {
+        shape_of::<(K, V)>()
+    }
+    fn begin_snapshot(&mut self, epoch: u64) {
+        HeapTable::begin_snapshot(self, epoch, 0);
+    }
+    fn snapshot_step(&mut self, budget: usize, out: &mut dyn SnapshotSink) -> Result<bool> {
+        HeapTable::snapshot_step(self, budget, out)
+    }
+    fn abort_snapshot(&mut self) {
+        HeapTable::abort_snapshot(self);
+    }
+    fn restore_batch(&mut self, batch: &Batch, keep: &dyn Fn(u64) -> bool) -> Result<()> {
+        HeapTable::restore_batch(self, batch, keep)
+    }
+}
+
+impl<K: Key, V: Record> Part for SliceTables<K, V> {
+    fn shape(&self) -> String {
+        format!("slices<{}>", shape_of::<(K, V)>())
+    }
+    fn begin_snapshot(&mut self, epoch: u64) {
+        SliceTables::begin_snapshot(self, epoch);
+    }
+    fn snapshot_step(&mut self, budget: usize, out: &mut dyn SnapshotSink) -> Result<bool> {
+        SliceTables::snapshot_step(self, budget, out)
+    }
+    fn abort_snapshot(&mut self) {
+        SliceTables::abort_snapshot(self);
+    }
+    fn restore_batch(&mut self, batch: &Batch, keep: &dyn Fn(u64) -> bool) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        SliceTables::restore_batch(self, batch.timestamp(0), batch, keep)
+    }
+}
+
+impl<K: Key> Part for Timers<K> {
+    fn shape(&self) -> String {
+        format!("timers<{}>", self.key_shape())
+    }
+    fn begin_snapshot(&mut self, epoch: u64) {
+        Timers::begin_snapshot(self, epoch, 0);
+    }
+    fn snapshot_step(&mut self, budget: usize, out: &mut dyn SnapshotSink) -> Result<bool> {
+        Timers::snapshot_step(self, budget, out)
+    }
+    fn abort_snapshot(&mut self) {
+        Timers::abort_snapshot(self);
+    }
+    fn restore_batch(&mut self, batch: &Batch, keep: &dyn Fn(u64) -> bool) -> Result<()> {
+        Timers::restore_batch(self, batch, keep)
+    }
+}
+
+impl Part for Box<dyn StateTable> {
+    fn shape(&self) -> String {
+        format!("{}<{},{}>", self.kind(), self.key_shape(), self.value_shape())
+    }
+    fn begin_snapshot(&mut self, epoch: u64) {
+        (**self).begin_snapshot(epoch);
+    }
+    fn snapshot_step(&mut self, budget: usize, out: &mut dyn SnapshotSink) -> Result<bool> {
+        (**self).snapshot_step(budget, out)
+    }
+    fn abort_snapshot(&mut self) {
+        (**self).abort_snapshot();
+    }
+    fn restore_batch(&mut self, batch: &Batch, keep: &dyn Fn(u64) -> bool) -> Result<()> {
+        (**self).restore_batch(batch, keep)
+    }
+}

@@ -1,0 +1,129 @@
+//! Rolling aggregation: every record in gives (key, running value) out.
+//!
+//! One table of accumulators. A run of records is walked three times: for the index slots, for
+//! the entries, and for the work, so that the memory of later records arrives while earlier ones
+//! are worked on.
+
+mod folds;
+#[cfg(test)]
+mod tests;
+
+pub use folds::{AggregateFn, Best, Count, Reduce, Sum};
+
+use super::part::{PartRef, Snapshots};
+use crate::blame::Blame;
+use crate::context::Context;
+use crate::operator::{Flow, Operator};
+use crate::stage::Stage;
+use std::marker::PhantomData;
+use std::ops::Range;
+use tidemill_base::{Batch, Key, Micros, Record, Result, Timestamp};
+use tidemill_keyed::HeapTable;
+
+/// An aggregation over the records of a key.
+///
+/// Law: deterministic; `first` and `add` see the records of a key in their order.
+pub trait Fold<I: Record>: 'static {
+    /// What is kept for a key.
+    type Acc: Record;
+    /// What is emitted with the key.
+    type Out: Record;
+    /// The accumulator after the first record of a key.
+    fn first(&mut self, record: I::View<'_>) -> Self::Acc;
+    /// Adds a further record.
+    fn add(&mut self, acc: &mut Self::Acc, record: I::View<'_>);
+    /// Shows what is emitted for an accumulator.
+    fn emit<R>(
+        &mut self,
+        acc: &Self::Acc,
+        f: impl FnOnce(<Self::Out as Record>::View<'_>) -> R,
+    ) -> R;
+}
+
+/// The operator: input `I`, key `K` taken by `F`.
+pub struct Rolling<K: Key, I: Record, A: Fold<I>, F> {
+    table: HeapTable<K, A::Acc>,
+    fold: A,
+    selector: F,
+    watermark: Timestamp,
+    snapshots: Snapshots,
+    input: PhantomData<fn(I)>,
+}
+
+impl<K: Key, I: Record, A: Fold<I>, F> Rolling<K, I, A, F> {
+    /// Opens the operator with its state restored.
+    pub fn open(context: &Context, operator: u64, selector: F, fold: A) -> Result<Self> {
+        let mut table = HeapTable::new();
+        let (snapshots, watermark) =
+            Snapshots::open(context, operator, &mut parts::<K, A::Acc>(&mut table))?;
+        Ok(Rolling { table, fold, selector, watermark, snapshots, input: PhantomData })
+    }
+}
+
+fn parts<K: Key, Acc: Record>(table: &mut HeapTable<K, Acc>) -> [PartRef<'_>; 1] {
+    [PartRef::keyed(0, "rolling", table)]
+}
+
+impl<K, I, A, F> Operator for Rolling<K, I, A, F>
+where
+    K: Key,
+    I: Record,
+    A: Fold<I>,
+    F: for<'a> FnMut(&'a I::View<'a>) -> K::View<'a> + 'static,
+{
+    type Out = (K, A::Out);
+
+    #[inline]
+    fn records<S: Stage<(K, A::Out)>>(
+        &mut self,
+        _: usize,
+        batch: &Batch,
+        range: Range<usize>,
+        out: &mut S,
+    ) -> Result<()> {
+        for i in range.clone() {
+            self.table.prefetch_index(batch.hash(i));
+        }
+        for i in range.clone() {
+            self.table.prefetch_entry(batch.hash(i));
+        }
+        for i in range {
+            let (view, timestamp, hash) = batch.get::<I>(i);
+            let view = I::shorten(view);
+            let blame = Blame::new(0, view);
+            let key = (self.selector)(&view);
+            let acc = match self.table.get_mut(hash, K::shorten(key)) {
+                Some(acc) => {
+                    self.fold.add(acc, view);
+                    acc
+                }
+                None => {
+                    let first = self.fold.first(view);
+                    self.table.upsert(hash, K::shorten(key), || first)
+                }
+            };
+            self.fold.emit(acc, |value| {
+                out.push((K::shorten(key), A::Out::shorten(value)), timestamp);
+            });
+            blame.clear();
+        }
+        Ok(())
+    }
+
+    fn watermark<S: Stage<(K, A::Out)>>(&mut self, w: Timestamp, _: &mut S) -> Result<Flow> {
+        self.watermark = self.watermark.max(w);
+        Ok(Flow::Done)
+    }
+
+    fn snapshot(&mut self, epoch: u64) -> Result<()> {
+        self.snapshots.begin(epoch, self.watermark, &mut parts(&mut self.table))
+    }
+
+    fn snapshot_step(&mut self, epoch: u64, _: Micros) -> Result<bool> {
+        self.snapshots.step(epoch, &mut parts(&mut self.table))
+    }
+
+    fn abort_snapshot(&mut self, _: u64) {
+        self.snapshots.abort(&mut parts(&mut self.table));
+    }
+}

@@ -1,0 +1,296 @@
+//! Drives an operator's subtasks directly, and compares what they emit with a naive oracle:
+//! undisturbed, with a snapshot beside processing, and restored at another parallelism.
+
+use crate::context::{Context, Restored, TaskEvent, owner};
+use crate::operator::{Flow, Operator};
+use crate::stage::{Control, Stage};
+use proptest::prelude::*;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::rc::Rc;
+use std::sync::Arc;
+use tidemill_base::clock::ManualClock;
+use tidemill_base::{
+    Batch, BatchBuilder, Buffer, Key, Record, Result, Timestamp, WATERMARK_MAX, WATERMARK_MIN,
+};
+
+/// A stage that keeps what it gets as text.
+pub(crate) struct Collect<T> {
+    pub(crate) rows: Rc<RefCell<Vec<String>>>,
+    types: std::marker::PhantomData<T>,
+}
+
+impl<T> Collect<T> {
+    pub(crate) fn new(rows: &Rc<RefCell<Vec<String>>>) -> Self {
+        Collect { rows: rows.clone(), types: std::marker::PhantomData }
+    }
+}
+
+impl<T: Record> Stage<T> for Collect<T> {
+    fn push(&mut self, view: T::View<'_>, timestamp: Timestamp) {
+        self.rows.borrow_mut().push(row(view, timestamp));
+    }
+    fn control(&mut self, _: Control) -> Result<()> {
+        Ok(())
+    }
+    fn writable(&mut self) -> bool {
+        true
+    }
+}
+
+/// How a row is compared.
+pub(crate) fn row(value: impl Debug, timestamp: Timestamp) -> String {
+    format!("{value:?} at {timestamp}")
+}
+
+/// A record of the tests: key, value, timestamp.
+pub(crate) type Row = (u64, u64, i64);
+
+/// One thing that happens to an operator.
+#[derive(Clone, Debug)]
+pub(crate) enum Act {
+    /// Records of an input arrive.
+    Rows(usize, Vec<Row>),
+    /// The watermark advances to this.
+    Watermark(Timestamp),
+    /// The wall clock advances to this.
+    Tick(i64),
+}
+
+/// What happens to an operator with this many inputs: records around the watermark, some late.
+pub(crate) fn acts(inputs: usize) -> impl Strategy<Value = Vec<Act>> {
+    let records = prop::collection::vec((0u64..12, 0u64..50, -15i64..60), 1..12);
+    let act = prop_oneof![
+        4 => (0..inputs, records).prop_map(|(input, rows)| Act::Rows(input, rows)),
+        2 => (0i64..40).prop_map(Act::Watermark),
+        1 => (1i64..20).prop_map(Act::Tick),
+    ];
+    prop::collection::vec(act, 1..30).prop_map(|mut acts| {
+        // From steps to absolute times.
+        let (mut watermark, mut wall) = (0, 0);
+        for act in &mut acts {
+            match act {
+                Act::Rows(_, rows) => rows.iter_mut().for_each(|r| r.2 += watermark),
+                Act::Watermark(w) => {
+                    watermark += *w;
+                    *w = watermark;
+                }
+                Act::Tick(ms) => {
+                    wall += *ms;
+                    *ms = wall;
+                }
+            }
+        }
+        acts.push(Act::Watermark(WATERMARK_MAX));
+        acts
+    })
+}
+
+struct Subtask<O: Operator> {
+    operator: O,
+    context: Context,
+    out: Collect<O::Out>,
+}
+
+/// All subtasks of an operator whose inputs carry [`Row`]s keyed by their first field.
+pub(crate) struct Fleet<O: Operator> {
+    subtasks: Vec<Subtask<O>>,
+    clock: ManualClock,
+    pub(crate) rows: Rc<RefCell<Vec<String>>>,
+    /// Inputs of which every subtask gets every record.
+    broadcast: Option<usize>,
+}
+
+impl<O: Operator> Fleet<O> {
+    pub(crate) fn open(
+        parallelism: u32,
+        restored: Option<Arc<Restored>>,
+        wall_ms: i64,
+        open: impl Fn(&Context) -> O,
+    ) -> Self {
+        let (rows, clock) = (Rc::default(), ManualClock::new());
+        clock.advance(wall_ms as u64 * 1000);
+        let subtask = |subtask| {
+            let mut context = Context::for_test();
+            context.info.parallelism = parallelism;
+            context.info.subtask = subtask;
+            context.restored = restored.clone();
+            context.time.refresh(&clock);
+            Subtask { operator: open(&context), context, out: Collect::new(&rows) }
+        };
+        let subtasks = (0..parallelism).map(subtask).collect();
+        Fleet { subtasks, clock, rows, broadcast: None }
+    }
+
+    pub(crate) fn broadcast(mut self, input: usize) -> Self {
+        self.broadcast = Some(input);
+        self
+    }
+
+    pub(crate) fn act(&mut self, act: &Act) {
+        match act {
+            Act::Rows(input, rows) => self.send(*input, rows),
+            Act::Watermark(w) => {
+                for s in &mut self.subtasks {
+                    let mut flow = s.operator.watermark(*w, &mut s.out).unwrap();
+                    while flow == Flow::More {
+                        flow = s.operator.resume(&mut s.out).unwrap();
+                    }
+                }
+            }
+            Act::Tick(ms) => self.tick(*ms),
+        }
+        self.subtasks.iter().for_each(|s| s.context.failure.check().unwrap());
+    }
+
+    fn send(&mut self, input: usize, rows: &[Row]) {
+        let n = self.subtasks.len() as u32;
+        for (number, s) in self.subtasks.iter_mut().enumerate() {
+            let everything = self.broadcast == Some(input);
+            let mine =
+                |r: &&Row| everything || owner(<u64 as Key>::hash(r.0), n, 128) == number as u32;
+            let batch = batch(rows.iter().filter(mine));
+            let half = batch.len() / 2;
+            s.operator.records(input, &batch, 0..half, &mut s.out).unwrap();
+            s.operator.records(input, &batch, half..batch.len(), &mut s.out).unwrap();
+        }
+    }
+
+    fn tick(&mut self, ms: i64) {
+        let now = self.subtasks[0].context.time.wall_ms();
+        self.clock.advance((ms - now).max(0) as u64 * 1000);
+        for s in &mut self.subtasks {
+            s.context.time.refresh(&self.clock);
+            if s.operator.deadline().is_some_and(|at| at <= ms) {
+                let mut flow = s.operator.tick(ms, &mut s.out).unwrap();
+                while flow == Flow::More {
+                    flow = s.operator.resume(&mut s.out).unwrap();
+                }
+            }
+        }
+    }
+
+    pub(crate) fn begin_snapshot(&mut self, epoch: u64) {
+        self.subtasks.iter_mut().for_each(|s| s.operator.snapshot(epoch).unwrap());
+    }
+
+    /// One step in each subtask; true when all are complete.
+    pub(crate) fn snapshot_step(&mut self, epoch: u64) -> bool {
+        let step = |s: &mut Subtask<O>| s.operator.snapshot_step(epoch, 0).unwrap();
+        self.subtasks.iter_mut().map(step).fold(true, |all, done| all && done)
+    }
+
+    pub(crate) fn abort_snapshot(&mut self, epoch: u64) {
+        self.subtasks.iter_mut().for_each(|s| s.operator.abort_snapshot(epoch));
+        self.take_snapshot(epoch);
+    }
+
+    /// The entries that the subtasks have left.
+    pub(crate) fn take_snapshot(&mut self, epoch: u64) -> Restored {
+        let mut restored = Restored { epoch, ..Restored::default() };
+        for (number, s) in self.subtasks.iter().enumerate() {
+            while let Some(event) = s.context.outbox.pop() {
+                let TaskEvent::Entry { section, payload, .. } = event else { continue };
+                let entries: &mut Vec<_> = restored.sections.entry(section).or_default();
+                entries.push((number as u32, payload));
+            }
+        }
+        restored
+    }
+
+    pub(crate) fn late_dropped(&self) -> u64 {
+        self.subtasks.iter().map(|s| s.context.metrics.late_dropped.get()).sum()
+    }
+}
+
+/// A batch of rows with their keys' hashes.
+pub(crate) fn batch<'a>(rows: impl Iterator<Item = &'a Row> + Clone) -> Batch {
+    let mut builder = BatchBuilder::new(Buffer::with_bytes(64 * rows.clone().count()));
+    for r in rows {
+        builder.push::<Row>(*r, r.2, <u64 as Key>::hash(r.0)).unwrap();
+    }
+    builder.seal()
+}
+
+fn sorted(rows: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut rows: Vec<String> = rows.into_iter().collect();
+    rows.sort();
+    rows
+}
+
+/// How a case is run: old and new parallelism, where the snapshot begins (per mille of the acts).
+pub(crate) fn runs() -> impl Strategy<Value = (u32, u32, usize)> {
+    (1u32..5, 1u32..5, 0usize..1000)
+}
+
+/// Checks an operator against what its oracle says that it emits: undisturbed, with a snapshot
+/// beside processing (and one that was aborted before), and restored from that snapshot.
+pub(crate) fn check<O: Operator>(
+    acts: &[Act],
+    (old, new, at): (u32, u32, usize),
+    broadcast: Option<usize>,
+    open: impl Fn(&Context) -> O,
+    oracle: &[String],
+) -> Result<(), TestCaseError> {
+    let at = at * acts.len() / 1000;
+    let fleet = |n, restored, wall| {
+        let fleet = Fleet::open(n, restored, wall, &open);
+        if let Some(input) = broadcast { fleet.broadcast(input) } else { fleet }
+    };
+    let mut first = fleet(old, None, 0);
+    acts[..at].iter().for_each(|a| first.act(a));
+    first.begin_snapshot(1);
+    first.abort_snapshot(1);
+    let before = first.rows.borrow().clone();
+    first.begin_snapshot(2);
+    let mut done = false;
+    for act in &acts[at..] {
+        first.act(act);
+        done = done || first.snapshot_step(2);
+    }
+    for _ in 0..1000 {
+        done = done || first.snapshot_step(2);
+    }
+    prop_assert!(done, "the snapshot does not end");
+    prop_assert_eq!(sorted(first.rows.borrow().clone()), sorted(oracle.to_vec()));
+
+    let restored = Arc::new(first.take_snapshot(2));
+    let ticks =
+        acts[..at].iter().filter_map(|a| if let Act::Tick(ms) = a { Some(*ms) } else { None });
+    let mut second = fleet(new, Some(restored), ticks.max().unwrap_or(0));
+    acts[at..].iter().for_each(|a| second.act(a));
+    let after = second.rows.borrow().clone();
+    prop_assert_eq!(sorted(before.into_iter().chain(after)), sorted(oracle.to_vec()));
+    Ok(())
+}
+
+/// Naive timers of a kind: fired in the order of time.
+#[derive(Default)]
+pub(crate) struct NaiveTimers(pub(crate) BTreeMap<i64, std::collections::BTreeSet<u64>>);
+
+impl NaiveTimers {
+    pub(crate) fn register(&mut self, time: i64, key: u64) {
+        self.0.entry(time).or_default().insert(key);
+    }
+    pub(crate) fn delete(&mut self, time: i64, key: u64) {
+        if let Some(keys) = self.0.get_mut(&time) {
+            keys.remove(&key);
+            if keys.is_empty() {
+                self.0.remove(&time);
+            }
+        }
+    }
+    pub(crate) fn pop(&mut self, until: i64) -> Option<(i64, u64)> {
+        let mut first = self.0.first_entry().filter(|e| *e.key() <= until)?;
+        let time = *first.key();
+        let key = first.get_mut().pop_first();
+        if first.get().is_empty() {
+            first.remove();
+        }
+        key.map(|key| (time, key))
+    }
+}
+
+/// The watermark before the first.
+pub(crate) const NONE: Timestamp = WATERMARK_MIN;

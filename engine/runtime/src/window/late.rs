@@ -1,0 +1,37 @@
+//! Where late records go.
+
+use crate::context::Context;
+use crate::stage::{Collector, Control, Stage as _};
+use tidemill_base::{Record, Result, Timestamp};
+
+/// The side output of late records, or their count if there is none.
+pub(super) struct LateOutput<T: Record> {
+    outputs: Vec<Collector<T>>,
+    context: Context,
+}
+
+impl<T: Record> LateOutput<T> {
+    pub(super) fn new(outputs: Vec<Collector<T>>, context: Context) -> Self {
+        LateOutput { outputs, context }
+    }
+
+    /// Takes a late record.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn push(&mut self, record: T::View<'_>, timestamp: Timestamp) {
+        if self.outputs.is_empty() {
+            self.context.metrics.late_dropped.add(1);
+        }
+        for output in &mut self.outputs {
+            output.push(T::shorten(record), timestamp);
+        }
+    }
+
+    pub(super) fn control(&mut self, control: Control) -> Result<()> {
+        self.outputs.iter_mut().try_for_each(|o| o.control(control))
+    }
+
+    pub(super) fn writable(&mut self) -> bool {
+        self.outputs.iter_mut().all(|o| o.writable())
+    }
+}

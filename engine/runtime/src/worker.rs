@@ -1,0 +1,288 @@
+//! The shell: one thread pinned to one CPU with one glommio executor a slot. The only module that
+//! knows glommio, threads and wake-ups.
+//!
+//! A slot steps its tasks while they make progress. When none does it spins for a moment, then
+//! parks: rings of other slots, commands and timers wake it. The parking protocol is the
+//! doorbell's: say that you sleep, look once more, sleep.
+
+mod affinity;
+mod preflight;
+
+use crate::context::{StateDeclaration, SubtaskInfo, TaskEvent};
+use crate::deploy::Blueprint;
+use crate::slot::{Command, Round, Slot};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use glommio::timer::Timer;
+use glommio::{LocalExecutorBuilder, Placement};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+use tidemill_base::clock::SystemClock;
+use tidemill_base::{Clock, Error, Micros, Result};
+use tidemill_ring::Doorbell;
+
+pub use affinity::allowed_cpus;
+pub use preflight::check_io_uring;
+
+/// Carries the events of a slot's tasks to the rest of the process. One a slot.
+pub trait EventSink: Send {
+    /// Takes an event, or hands it back where it cannot be taken now: it is offered again, before
+    /// any later event of the same subtask.
+    fn deliver(&mut self, subtask: &SubtaskInfo, event: TaskEvent) -> Result<(), TaskEvent>;
+
+    /// The slot's tasks are built; these are their states.
+    fn ready(&mut self, subtasks: Vec<(SubtaskInfo, Vec<StateDeclaration>)>);
+
+    /// A task failed; the slot has stopped.
+    fn failed(&mut self, error: Error);
+}
+
+/// How slots run.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerOptions {
+    /// An idle slot spins for as long as this before it parks, in microseconds. 0 where slots
+    /// share CPUs.
+    pub spin_us: Micros,
+    /// Whether slots are pinned to CPUs.
+    pub pin: bool,
+}
+
+impl WorkerOptions {
+    /// Pinned; spinning only where every slot has a CPU of its own.
+    pub fn for_slots(slots: usize) -> Self {
+        let spin_us = if slots <= allowed_cpus().len() { 50 } else { 0 };
+        WorkerOptions { spin_us, pin: true }
+    }
+}
+
+enum Order {
+    Command(Command),
+    Stop,
+}
+
+struct SlotHandle {
+    orders: Sender<Order>,
+    doorbell: Arc<Doorbell>,
+    thread: Option<glommio::ExecutorJoinHandle<()>>,
+}
+
+/// The running slots of one attempt of a job.
+pub struct Worker {
+    slots: Vec<SlotHandle>,
+}
+
+impl Worker {
+    /// Starts one thread a slot. `sinks` has one entry a slot, `doorbells` are those with which the
+    /// blueprints were deployed.
+    ///
+    /// # Errors
+    /// When io_uring is refused or a thread cannot be started; the message says which setting
+    /// cures it.
+    pub fn start(
+        slots: Vec<Vec<Blueprint>>,
+        doorbells: &[Arc<Doorbell>],
+        sinks: Vec<Box<dyn EventSink>>,
+        clock: &SystemClock,
+        options: WorkerOptions,
+    ) -> Result<Worker> {
+        check_io_uring()?;
+        let cpus = allowed_cpus();
+        let mut handles = Vec::new();
+        for (i, ((blueprints, sink), doorbell)) in
+            slots.into_iter().zip(sinks).zip(doorbells).enumerate()
+        {
+            let (orders, receiver) = unbounded();
+            let placement = match cpus.get(i % cpus.len().max(1)) {
+                Some(&cpu) if options.pin => Placement::Fixed(cpu),
+                _ => Placement::Unbound,
+            };
+            let shell = Shell {
+                orders: receiver,
+                doorbell: doorbell.clone(),
+                sink,
+                clock: clock.clone(),
+                options,
+            };
+            let thread = LocalExecutorBuilder::new(placement)
+                .name(&format!("slot-{i}"))
+                .io_memory(64 << 10)
+                .ring_depth(128)
+                .spawn(move || shell.run(blueprints))
+                .map_err(|e| {
+                    Error::job(format!(
+                        "cannot start the thread of slot {i}: {e}; \
+                         look at the limits on threads (ulimit -u) and locked memory (ulimit -l)"
+                    ))
+                })?;
+            handles.push(SlotHandle { orders, doorbell: doorbell.clone(), thread: Some(thread) });
+        }
+        Ok(Worker { slots: handles })
+    }
+
+    /// Carries a command to every slot.
+    pub fn command(&self, command: Command) {
+        for slot in &self.slots {
+            // A slot that has stopped has nobody to command.
+            let _ = slot.orders.send(Order::Command(command));
+            slot.doorbell.ring();
+        }
+    }
+
+    /// Stops all slots where they stand and waits for their threads.
+    pub fn stop(mut self) {
+        self.stop_slots();
+    }
+
+    fn stop_slots(&mut self) {
+        for slot in &self.slots {
+            let _ = slot.orders.send(Order::Stop);
+            slot.doorbell.ring();
+        }
+        for slot in &mut self.slots {
+            if let Some(thread) = slot.thread.take()
+                && thread.join().is_err()
+            {
+                tracing::error!("the thread of a slot ended by a panic outside of its tasks");
+            }
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop_slots();
+    }
+}
+
+/// What one slot's thread owns.
+struct Shell {
+    orders: Receiver<Order>,
+    doorbell: Arc<Doorbell>,
+    sink: Box<dyn EventSink>,
+    clock: SystemClock,
+    options: WorkerOptions,
+}
+
+impl Shell {
+    async fn run(mut self, blueprints: Vec<Blueprint>) {
+        let built: Result<Vec<_>> = blueprints.into_iter().map(Blueprint::build).collect();
+        let result = match built {
+            Ok(tasks) => {
+                let declared = tasks
+                    .iter()
+                    .map(|t| (t.context.info.clone(), t.context.states.borrow().clone()))
+                    .collect();
+                self.sink.ready(declared);
+                self.serve(Slot::new(tasks)).await
+            }
+            Err(e) => Err(e),
+        };
+        if let Err(error) = result {
+            self.sink.failed(error);
+        }
+    }
+
+    async fn serve(&mut self, mut slot: Slot) -> Result<()> {
+        loop {
+            let (round, stop) = self.round(&mut slot)?;
+            if stop {
+                return Ok(());
+            }
+            let Round::Idle { until } = round else { continue };
+            if self.options.spin_us > 0 && self.spin(&mut slot)? {
+                continue;
+            }
+            if self.park(&mut slot, until).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Orders, a round over the tasks, events. True if told to stop.
+    fn round(&mut self, slot: &mut Slot) -> Result<(Round, bool)> {
+        let mut ordered = false;
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Stop => return Ok((Round::Worked, true)),
+                Order::Command(command) => slot.command(command, &self.clock)?,
+            }
+            ordered = true;
+        }
+        let mut round = slot.round(&self.clock)?;
+        if self.carry_events(slot) {
+            // The writer is behind: it wakes nobody, so look again soon.
+            let soon = self.clock.now() + 1_000;
+            if let Round::Idle { until } = round {
+                round = Round::Idle { until: Some(until.map_or(soon, |u| u.min(soon))) };
+            }
+        }
+        Ok((if ordered { Round::Worked } else { round }, false))
+    }
+
+    /// True if events were left.
+    fn carry_events(&mut self, slot: &mut Slot) -> bool {
+        let mut left = false;
+        for i in 0..slot.len() {
+            while let Some(event) = slot.pop_event(i) {
+                let context = slot.context(i);
+                if let Err(event) = self.sink.deliver(&context.info, event) {
+                    context.outbox.put_back(event);
+                    left = true;
+                    break;
+                }
+            }
+        }
+        left
+    }
+
+    /// Looks again and again for a moment; true if there was something.
+    fn spin(&mut self, slot: &mut Slot) -> Result<bool> {
+        let end = self.clock.now() + self.options.spin_us;
+        while self.clock.now() < end {
+            std::hint::spin_loop();
+            if !self.orders.is_empty() || slot.round(&self.clock)? == Round::Worked {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Sleeps until the doorbell rings or `until`. True if told to stop.
+    async fn park(&mut self, slot: &mut Slot, until: Option<Micros>) -> Result<bool> {
+        let now = self.clock.now();
+        let mut timer = until
+            .map(|at| Box::pin(Timer::new(Duration::from_micros(at.saturating_sub(now).max(1)))));
+        let mut asleep = false;
+        std::future::poll_fn(|cx: &mut TaskContext<'_>| {
+            if asleep {
+                self.doorbell.cancel_park();
+                return Poll::Ready(Ok(false));
+            }
+            self.doorbell.register(cx.waker());
+            self.doorbell.prepare_park();
+            match self.round(slot) {
+                // Something is due earlier than the timer that was set.
+                Ok((Round::Idle { until: Some(u) }, false)) if until.is_none_or(|t| u < t) => {
+                    self.doorbell.cancel_park();
+                    return Poll::Ready(Ok(false));
+                }
+                Ok((Round::Idle { .. }, false)) => {}
+                other => {
+                    self.doorbell.cancel_park();
+                    return Poll::Ready(other.map(|(_, stop)| stop));
+                }
+            }
+            if let Some(timer) = &mut timer
+                && Pin::new(timer).poll(cx).is_ready()
+            {
+                self.doorbell.cancel_park();
+                return Poll::Ready(Ok(false));
+            }
+            asleep = true;
+            Poll::Pending
+        })
+        .await
+    }
+}

@@ -1,0 +1,142 @@
+//! Walks over a table in bounded steps.
+
+#![expect(unsafe_code, reason = "live ids are read without a second check")]
+
+use super::{Bits, HeapTable};
+use tidemill_base::{Key, Record};
+
+/// Where a walk stands. Entries that are there from its beginning to its end are met once;
+/// entries added or removed meanwhile may be met or not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cursor {
+    word: usize,
+}
+
+/// Index partitions that one drain step empties; each is at most 512 KiB.
+const CLEAR_PARTS: usize = 2;
+
+impl<K: Key, V: Record> HeapTable<K, V> {
+    /// Calls `f` with the ids of at least one and about `max` entries; true at the end.
+    /// Liveness is read for 64 ids at a time.
+    #[inline(always)]
+    fn walk(&mut self, cursor: &mut Cursor, max: usize, mut f: impl FnMut(&mut Self, u32)) -> bool {
+        let mut budget = max.max(1) as isize;
+        while budget > 0 {
+            let Some(&bits) = self.slab.live().get(cursor.word) else { return true };
+            for bit in Bits(bits) {
+                f(self, cursor.word as u32 * 64 + bit);
+            }
+            cursor.word += 1;
+            budget -= 1 + bits.count_ones() as isize;
+        }
+        cursor.word >= self.slab.live().len()
+    }
+
+    /// Shows about `max_entries` further entries to `f`; true when all have been shown.
+    pub fn scan(
+        &mut self,
+        cursor: &mut Cursor,
+        max_entries: usize,
+        mut f: impl FnMut(K::View<'_>, &mut V),
+    ) -> bool {
+        self.walk(cursor, max_entries, |table, id| {
+            if table.snapshot.is_some() {
+                table.save(id);
+            }
+            // SAFETY: `walk` gives live ids; nothing is removed between them.
+            let entry = unsafe { table.slab.get_mut(id) };
+            f(K::load(&entry.key, &table.keys), &mut entry.value);
+        })
+    }
+
+    /// Like [`HeapTable::scan`], for reading; `f` gets the hash, too.
+    pub fn scan_ref(
+        &self,
+        cursor: &mut Cursor,
+        max_entries: usize,
+        mut f: impl FnMut(u64, K::View<'_>, &V),
+    ) -> bool {
+        self.scan_ids(cursor, max_entries, |_, key, value| {
+            f(self.table_hash(K::shorten(key)), key, value);
+        })
+    }
+
+    /// Like [`HeapTable::scan_ref`]; `f` gets the entry's id first.
+    #[inline(always)]
+    pub(crate) fn scan_ids(
+        &self,
+        cursor: &mut Cursor,
+        max_entries: usize,
+        mut f: impl FnMut(u32, K::View<'_>, &V),
+    ) -> bool {
+        let mut budget = max_entries.max(1) as isize;
+        while budget > 0 {
+            let Some(&bits) = self.slab.live().get(cursor.word) else { return true };
+            for bit in Bits(bits) {
+                let id = cursor.word as u32 * 64 + bit;
+                // SAFETY: the bit says that the entry is live.
+                let entry = unsafe { self.slab.get(id) };
+                f(id, K::load(&entry.key, &self.keys), &entry.value);
+            }
+            cursor.word += 1;
+            budget -= 1 + bits.count_ones() as isize;
+        }
+        cursor.word >= self.slab.live().len()
+    }
+
+    /// Like [`HeapTable::scan`]; entries for which `keep` is false are removed.
+    pub fn retain_scan(
+        &mut self,
+        cursor: &mut Cursor,
+        max_entries: usize,
+        mut keep: impl FnMut(K::View<'_>, &V) -> bool,
+    ) -> bool {
+        self.edit_scan(cursor, max_entries, |key, value| !keep(key, value), |_| false)
+    }
+
+    /// Like [`HeapTable::scan`]; entries that `concerns` picks are changed by `edit`, and removed
+    /// where that returns false.
+    pub(crate) fn edit_scan(
+        &mut self,
+        cursor: &mut Cursor,
+        max_entries: usize,
+        mut concerns: impl FnMut(K::View<'_>, &V) -> bool,
+        mut edit: impl FnMut(&mut V) -> bool,
+    ) -> bool {
+        self.walk(cursor, max_entries, |table, id| {
+            // SAFETY: `walk` gives live ids; only the current one is removed.
+            let entry = unsafe { table.slab.get(id) };
+            if concerns(K::load(&entry.key, &table.keys), &entry.value) && !edit(table.change(id)) {
+                table.remove_id(id);
+            }
+        })
+    }
+
+    /// Takes about `max_entries` entries out of the table; true when it is empty and clear, its
+    /// memory ready for reuse. From the first call to the last, only `drain_scan`, `len` and
+    /// snapshot calls are allowed: the index is emptied at the end, in steps, not entry by entry.
+    pub fn drain_scan(
+        &mut self,
+        cursor: &mut Cursor,
+        max_entries: usize,
+        mut f: impl FnMut(K::View<'_>, V),
+    ) -> bool {
+        let drained = self.walk(cursor, max_entries, |table, id| {
+            if table.snapshot.is_some() {
+                table.save(id);
+            }
+            let entry = table.slab.drain(id);
+            f(K::load(&entry.key, &table.keys), entry.value);
+        });
+        drained && self.clear_step(CLEAR_PARTS)
+    }
+
+    /// Forgets all entries and keeps the memory, in bounded steps (unless values own memory);
+    /// true when done. From the first call to the last, the table may not be used otherwise.
+    pub(crate) fn clear_step(&mut self, parts: usize) -> bool {
+        self.save_all();
+        self.slab.clear();
+        self.keys.clear();
+        self.index.clear_step(parts)
+    }
+}

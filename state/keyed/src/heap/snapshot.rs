@@ -1,0 +1,165 @@
+//! Snapshots beside processing: bounded steps, and no copy of the table.
+//!
+//! Beginning copies one bit an entry: which entries are to be written. A step writes some of
+//! them and clears their bits; whoever is about to change or remove an entry whose bit is still
+//! set writes it first (H2). Entries that are added meanwhile have no bit. So what is written is
+//! the table as it was at the beginning, in some order, each entry once.
+
+#![expect(unsafe_code, reason = "pending ids are live (H2)")]
+
+use super::{Bits, HeapTable};
+use crate::snapshot::{Packer, SnapshotSink};
+use tidemill_base::{Batch, Error, Key, Record, Result};
+
+/// A snapshot in progress.
+pub(super) struct Snapshot<K: Key, V: Record> {
+    epoch: u64,
+    namespace: i64,
+    pending: Vec<u64>,
+    /// Words below this have no bit set.
+    word: usize,
+    out: Packer<(K, V)>,
+    error: Option<Error>,
+}
+
+impl<K: Key, V: Record> Snapshot<K, V> {
+    /// Clears the bit of `id`; whether it was set.
+    #[inline(always)]
+    fn take(&mut self, id: u32) -> bool {
+        match self.pending.get_mut(id as usize / 64) {
+            Some(word) => {
+                let bit = 1 << (id % 64);
+                let set = *word & bit != 0;
+                *word &= !bit;
+                set
+            }
+            None => false,
+        }
+    }
+}
+
+impl<K: Key, V: Record> HeapTable<K, V> {
+    /// Begins a snapshot of the entries as they are now. `namespace` becomes the timestamp of
+    /// its records. Panics if one is running: finish or abort it first.
+    pub fn begin_snapshot(&mut self, epoch: u64, namespace: i64) {
+        let running = self.snapshot.as_ref().map(|s| s.epoch);
+        assert!(running.is_none(), "snapshot {epoch} begins while {running:?} runs");
+        let mut pending = std::mem::take(&mut self.spare);
+        pending.clear();
+        pending.extend_from_slice(self.slab.live());
+        let out = Packer::new();
+        self.snapshot =
+            Some(Box::new(Snapshot { epoch, namespace, pending, word: 0, out, error: None }));
+    }
+
+    /// Whether a snapshot has begun and is not finished.
+    #[inline]
+    pub fn is_snapshotting(&self) -> bool {
+        self.snapshot.is_some()
+    }
+
+    /// The epoch of the running snapshot.
+    pub fn snapshot_epoch(&self) -> Option<u64> {
+        self.snapshot.as_ref().map(|s| s.epoch)
+    }
+
+    /// Writes about `budget` further entries; true when the snapshot is complete (or none runs).
+    /// Fails if an entry cannot be written; the snapshot is then aborted.
+    pub fn snapshot_step(&mut self, budget: usize, out: &mut dyn SnapshotSink) -> Result<bool> {
+        let Some(mut snapshot) = self.snapshot.take() else { return Ok(true) };
+        let mut budget = budget.max(1) as isize;
+        while budget > 0 && snapshot.error.is_none() && snapshot.word < snapshot.pending.len() {
+            let bits = std::mem::take(&mut snapshot.pending[snapshot.word]);
+            for bit in Bits(bits) {
+                let id = snapshot.word as u32 * 64 + bit;
+                self.write(&mut snapshot, id);
+            }
+            snapshot.word += 1;
+            budget -= 1 + bits.count_ones() as isize;
+        }
+        if let Some(error) = snapshot.error.take() {
+            self.spare = snapshot.pending;
+            return Err(error.context(format_args!("snapshot {}", snapshot.epoch)));
+        }
+        let done = snapshot.word == snapshot.pending.len();
+        snapshot.out.flush(snapshot.namespace, done, out);
+        if done {
+            self.spare = snapshot.pending;
+        } else {
+            self.snapshot = Some(snapshot);
+        }
+        Ok(done)
+    }
+
+    /// Forgets the running snapshot, if any.
+    pub fn abort_snapshot(&mut self) {
+        if let Some(snapshot) = self.snapshot.take() {
+            self.spare = snapshot.pending;
+        }
+    }
+
+    /// Adds the entries of a batch of a snapshot for which `keep(hash of the key)` holds.
+    /// Fails if the batch is damaged or holds entries of another type.
+    pub fn restore_batch(&mut self, batch: &Batch, keep: impl Fn(u64) -> bool) -> Result<()> {
+        for_each_saved::<K, V>(batch, keep, |key, value, hash| {
+            if hash != K::hash(K::shorten(key)) {
+                return Err(Error::attempt(format!("the hash of key {key:?} is not {hash:#x}")));
+            }
+            self.insert(hash, key, V::from_view(value));
+            Ok(())
+        })
+    }
+
+    fn write(&self, snapshot: &mut Snapshot<K, V>, id: u32) {
+        // SAFETY: H2, the entry was live at the beginning and has not been removed since, as
+        // removing would have cleared its bit.
+        let entry = unsafe { self.slab.get(id) };
+        let key = K::load(&entry.key, &self.keys);
+        let hash = match self.hashes {
+            Some(hashes) => (hashes.route)(K::shorten(key)),
+            None => K::hash(K::shorten(key)),
+        };
+        let written = snapshot.out.push((key, entry.value.view()), snapshot.namespace, hash);
+        if let Err(error) = written {
+            snapshot.error.get_or_insert(error);
+        }
+    }
+
+    /// Writes the entry `id` if the running snapshot still needs it.
+    #[inline]
+    pub(super) fn save(&mut self, id: u32) {
+        let Some(mut snapshot) = self.snapshot.take() else { return };
+        if snapshot.take(id) {
+            self.write(&mut snapshot, id);
+        }
+        self.snapshot = Some(snapshot);
+    }
+
+    /// Writes all entries that the running snapshot still needs.
+    pub(super) fn save_all(&mut self) {
+        let Some(mut snapshot) = self.snapshot.take() else { return };
+        for word in snapshot.word..snapshot.pending.len() {
+            for bit in Bits(std::mem::take(&mut snapshot.pending[word])) {
+                self.write(&mut snapshot, word as u32 * 64 + bit);
+            }
+        }
+        snapshot.word = snapshot.pending.len();
+        self.snapshot = Some(snapshot);
+    }
+}
+
+/// Checks a batch of `(K, V)` and calls `f(key, value, hash)` for the records that `keep`.
+pub(crate) fn for_each_saved<K: Key, V: Record>(
+    batch: &Batch,
+    keep: impl Fn(u64) -> bool,
+    mut f: impl FnMut(K::View<'_>, V::View<'_>, u64) -> Result<()>,
+) -> Result<()> {
+    batch.check::<(K, V)>()?;
+    for (view, _, hash) in batch.iter::<(K, V)>() {
+        if keep(hash) {
+            let (key, value) = view;
+            f(key, value, hash)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,23 @@
+//! State in RocksDB, behind a write-back cache on the heap.
+//!
+//! One [`Database`] holds many tables. Bytes of an entry:
+//! ```text
+//! key:   table u64 | namespace i64, sign flipped | hash of the key u64 | archive of K
+//!        (big-endian, so that a table, a namespace and a range of key groups are each contiguous)
+//! value: archive of V
+//! ```
+//! There is no write-ahead log: what a checkpoint does not hold is recomputed after a failure.
+
+mod cached;
+mod checkpoint;
+mod codec;
+mod database;
+mod retain;
+mod snapshot;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use checkpoint::{CheckpointFile, CheckpointJob, NativeCheckpoint};
+pub use database::{Database, RocksOptions};
+pub use table::RocksTable;

@@ -1,0 +1,194 @@
+//! A RocksDB database for the state of one subtask (or of several on one thread).
+
+use super::codec::hash_of;
+use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, Options, WriteBatch, WriteOptions};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use tidemill_base::{Error, Result};
+
+/// Bytes of writes that are handed over at once.
+pub(super) const WRITE_BYTES: usize = 1 << 20;
+
+/// How much a database may use.
+#[derive(Clone, Copy, Debug)]
+pub struct RocksOptions {
+    /// Memory for everything, in bytes: half for the tables' write-back caches, a quarter each
+    /// for memtables and for blocks read.
+    pub memory_bytes: usize,
+    /// Threads of RocksDB for flushes and compactions.
+    pub background_jobs: u8,
+}
+
+impl Default for RocksOptions {
+    fn default() -> Self {
+        RocksOptions { memory_bytes: 256 << 20, background_jobs: 2 }
+    }
+}
+
+/// An open database; clones share it. Open it on a thread that is not pinned: RocksDB's own
+/// threads inherit the CPUs of their creator.
+#[derive(Clone)]
+pub struct Database(Rc<Inner>);
+
+struct Inner {
+    db: Arc<DB>,
+    dir: PathBuf,
+    options: RocksOptions,
+    writing: WriteOptions,
+    tables: RefCell<BTreeSet<u64>>,
+    /// Bytes of write-back cache given to tables.
+    cached: Cell<usize>,
+    /// SST files that the last confirmed checkpoint holds.
+    known: RefCell<BTreeSet<String>>,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Database({})", self.0.dir.display())
+    }
+}
+
+fn describe(options: RocksOptions) -> Options {
+    let memory = options.memory_bytes.max(4 << 20);
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(&Cache::new_lru_cache(memory / 4));
+    blocks.set_bloom_filter(10.0, false);
+    blocks.set_cache_index_and_filter_blocks(true);
+    let mut o = Options::default();
+    o.create_if_missing(true);
+    o.set_block_based_table_factory(&blocks);
+    o.set_db_write_buffer_size(memory / 4);
+    o.set_write_buffer_size(memory / 8);
+    o.set_level_compaction_dynamic_level_bytes(true);
+    o.set_compression_type(DBCompressionType::Lz4);
+    o.set_max_background_jobs(i32::from(options.background_jobs.max(1)));
+    o.set_keep_log_file_num(2);
+    o.set_stats_dump_period_sec(0);
+    o
+}
+
+impl Database {
+    /// Opens the database in `dir`, made if there is none. Fails if another process has it open.
+    pub fn open(dir: &Path, options: RocksOptions) -> Result<Self> {
+        let db = DB::open(&describe(options), dir).map_err(|e| failed(dir, "opening", e))?;
+        let mut writing = WriteOptions::default();
+        writing.disable_wal(true);
+        Ok(Database(Rc::new(Inner {
+            db: Arc::new(db),
+            dir: dir.to_owned(),
+            options,
+            writing,
+            tables: RefCell::default(),
+            cached: Cell::new(0),
+            known: RefCell::default(),
+        })))
+    }
+
+    /// Opens a database in `dir`, which must not exist, with the contents of a native checkpoint.
+    /// Files are linked where both are on one file system, else copied.
+    pub fn open_from(dir: &Path, checkpoint: &Path, options: RocksOptions) -> Result<Self> {
+        let io = |what: &str, e: std::io::Error| {
+            Error::attempt(format!(
+                "restoring {} into {}: {what}: {e}",
+                checkpoint.display(),
+                dir.display()
+            ))
+        };
+        std::fs::create_dir_all(dir).map_err(|e| io("making the directory", e))?;
+        let mut known = BTreeSet::new();
+        for entry in std::fs::read_dir(checkpoint).map_err(|e| io("listing", e))? {
+            let from = entry.map_err(|e| io("listing", e))?.path();
+            let Some(name) = from.file_name().and_then(|n| n.to_str()) else { continue };
+            let to = dir.join(name);
+            // RocksDB writes to all files but the tables: those are copied.
+            let table = name.ends_with(".sst");
+            if !table || std::fs::hard_link(&from, &to).is_err() {
+                std::fs::copy(&from, &to).map_err(|e| io(name, e))?;
+            }
+            if table {
+                known.insert(name.to_owned());
+            }
+        }
+        let database = Self::open(dir, options)?;
+        *database.0.known.borrow_mut() = known;
+        Ok(database)
+    }
+
+    /// Adds the entries of a native checkpoint for which `keep(hash of the key)` holds: for
+    /// restoring at another parallelism.
+    pub fn import(&self, checkpoint: &Path, keep: impl Fn(u64) -> bool) -> Result<()> {
+        let other = DB::open_for_read_only(&Options::default(), checkpoint, false)
+            .map_err(|e| failed(checkpoint, "opening a checkpoint", e))?;
+        let mut iter = other.raw_iterator();
+        iter.seek_to_first();
+        let mut writes = WriteBatch::default();
+        while let Some((key, value)) = iter.item() {
+            if keep(hash_of(key)?) {
+                writes.put(key, value);
+                if writes.size_in_bytes() >= WRITE_BYTES {
+                    self.write(&mut writes)?;
+                }
+            }
+            iter.next();
+        }
+        iter.status().map_err(|e| failed(checkpoint, "reading a checkpoint", e))?;
+        self.write(&mut writes)
+    }
+
+    /// Identifies the database whose files a checkpoint holds: file names are unique in it.
+    pub fn identity(&self) -> Result<String> {
+        let bytes = std::fs::read(self.0.dir.join("IDENTITY"));
+        let text = bytes.map(|b| String::from_utf8_lossy(&b).trim().to_owned());
+        text.map_err(|e| Error::attempt(format!("{}: identity: {e}", self.0.dir.display())))
+    }
+
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        &self.0.dir
+    }
+
+    pub(super) fn db(&self) -> &Arc<DB> {
+        &self.0.db
+    }
+
+    pub(super) fn known(&self) -> &RefCell<BTreeSet<String>> {
+        &self.0.known
+    }
+
+    /// Takes a table's number; false if it is taken.
+    pub(super) fn claim(&self, table: u64) -> bool {
+        self.0.tables.borrow_mut().insert(table)
+    }
+
+    /// Bytes of write-back cache that are not given away yet, `share` at most.
+    pub(super) fn take_cache(&self, share: usize) -> usize {
+        let all = self.0.options.memory_bytes / 2;
+        let bytes = share.min(all.saturating_sub(self.0.cached.get()));
+        self.0.cached.set(self.0.cached.get() + bytes);
+        bytes
+    }
+
+    /// Half of the memory.
+    pub(crate) fn cache_bytes(&self) -> usize {
+        self.0.options.memory_bytes / 2
+    }
+
+    pub(super) fn write(&self, writes: &mut WriteBatch) -> Result<()> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let written = self.0.db.write_opt(std::mem::take(writes), &self.0.writing);
+        written.map_err(|e| self.failed("writing", e))
+    }
+
+    pub(super) fn failed(&self, what: &str, e: rocksdb::Error) -> Error {
+        failed(&self.0.dir, what, e)
+    }
+}
+
+pub(super) fn failed(dir: &Path, what: &str, e: rocksdb::Error) -> Error {
+    Error::attempt(format!("RocksDB in {}: {what}: {e}", dir.display()))
+}

@@ -1,0 +1,202 @@
+//! Snapshots of a table in RocksDB.
+//!
+//! ```text
+//! begin -> Flushing --all dirty entries written--> Held --end_flush-----> none
+//!                                                   | snapshot_step
+//!                                                   v
+//!                                                Reading --all read-----> none
+//! ```
+//! Flushing writes the cached entries that were dirty at the beginning, in bounded steps. Then
+//! the database holds the state of the beginning, and a native checkpoint can be taken (Held), or
+//! an iterator, which keeps seeing that state, gives it out as batches (Reading).
+
+#![expect(unsafe_code, reason = "an iterator that owns its database")]
+
+use super::codec::{KEY_HEAD, PREFIX, hash_of};
+use super::database::WRITE_BYTES;
+use super::table::{RocksTable, append_key, get_bit, take_bit};
+use crate::heap::for_each_saved;
+use crate::snapshot::{Packer, SnapshotSink};
+use rocksdb::{DB, DBRawIterator};
+use std::sync::Arc;
+use tidemill_base::{Batch, Error, Key, Record, Result};
+
+/// A snapshot in progress.
+pub(super) struct Progress<K: Key, V: Record> {
+    namespace: i64,
+    phase: Phase<K, V>,
+}
+
+enum Phase<K: Key, V: Record> {
+    Flushing { pending: Vec<u64>, word: usize },
+    Held,
+    Reading { view: Frozen, out: Packer<(K, V)> },
+}
+
+/// An iterator over a database as it was when the iterator was made.
+struct Frozen {
+    /// Before `_db`, so that it is dropped first.
+    iter: DBRawIterator<'static>,
+    _db: Arc<DB>,
+}
+
+impl Frozen {
+    fn new(db: &Arc<DB>) -> Self {
+        let db = db.clone();
+        let iter = db.raw_iterator();
+        // SAFETY: the iterator borrows the database behind the `Arc`, which does not move and
+        // lives at least as long as this struct; the iterator is dropped before.
+        let iter =
+            unsafe { std::mem::transmute::<DBRawIterator<'_>, DBRawIterator<'static>>(iter) };
+        Frozen { iter, _db: db }
+    }
+}
+
+impl<K: Key, V: Record> RocksTable<K, V> {
+    /// Begins a snapshot of the entries as they are now. Panics if one is running.
+    pub fn begin_snapshot(&mut self, epoch: u64, namespace: i64) {
+        assert!(self.snapshot.is_none(), "snapshot {epoch} begins while another runs");
+        let phase = Phase::Flushing { pending: self.dirty.clone(), word: 0 };
+        self.snapshot = Some(Progress { namespace, phase });
+    }
+
+    /// Whether a snapshot has begun and is not finished.
+    pub fn is_snapshotting(&self) -> bool {
+        self.snapshot.is_some()
+    }
+
+    /// Writes about `budget` further dirty entries to the database; true when it holds the state
+    /// of the beginning, and a native checkpoint may be taken. Newer values stay in the cache,
+    /// which may grow, until [`RocksTable::end_flush`].
+    pub fn flush_step(&mut self, budget: usize) -> Result<bool> {
+        let mut budget = budget.max(1) as isize;
+        while budget > 0 {
+            let Some(Progress { phase: Phase::Flushing { pending, word }, .. }) =
+                &mut self.snapshot
+            else {
+                return Ok(true);
+            };
+            let Some(bits) = pending.get_mut(*word) else {
+                self.hand_over()?;
+                if let Some(progress) = &mut self.snapshot {
+                    progress.phase = Phase::Held;
+                }
+                return Ok(true);
+            };
+            let bits = std::mem::take(bits);
+            let first = *word as u32 * 64;
+            *word += 1;
+            budget -= 1 + bits.count_ones() as isize;
+            for bit in crate::heap::Bits(bits) {
+                self.write(first + bit)?;
+                take_bit(&mut self.dirty, first + bit);
+            }
+        }
+        self.hand_over()?;
+        Ok(false)
+    }
+
+    /// Ends what [`RocksTable::begin_snapshot`] and [`RocksTable::flush_step`] prepared, when the
+    /// native checkpoint has been taken or given up.
+    pub fn end_flush(&mut self) {
+        self.snapshot = None;
+    }
+
+    /// Forgets the running snapshot, if any.
+    pub fn abort_snapshot(&mut self) {
+        self.snapshot = None;
+    }
+
+    /// Writes about `budget` further entries, as batches; true when the snapshot is complete (or
+    /// none runs). A failure aborts it.
+    pub fn snapshot_step(&mut self, budget: usize, out: &mut dyn SnapshotSink) -> Result<bool> {
+        let done = self.try_snapshot_step(budget, out);
+        if done.is_err() {
+            self.snapshot = None;
+        }
+        done
+    }
+
+    fn try_snapshot_step(&mut self, budget: usize, out: &mut dyn SnapshotSink) -> Result<bool> {
+        if self.snapshot.is_none() {
+            return Ok(true);
+        }
+        if !self.flush_step(budget)? {
+            return Ok(false);
+        }
+        let Some(Progress { namespace, phase }) = &mut self.snapshot else { return Ok(true) };
+        if let Phase::Held = phase {
+            let mut view = Frozen::new(self.db.db());
+            view.iter.seek(self.prefix);
+            *phase = Phase::Reading { view, out: Packer::new() };
+            return Ok(false);
+        }
+        let Phase::Reading { view, out: packer } = phase else { return Ok(false) };
+        let mut done = false;
+        for _ in 0..budget.max(1) {
+            let Some((key, value)) = view.iter.item().filter(|i| i.0.starts_with(&self.prefix))
+            else {
+                view.iter.status().map_err(|e| self.db.failed("reading", e))?;
+                done = true;
+                break;
+            };
+            let hash = hash_of(key)?;
+            let (keys, values) = (&mut self.key_scratch, &mut self.value_scratch);
+            keys.decode::<K, _>(&key[KEY_HEAD..], |key| {
+                values.decode::<V, _>(value, |value| {
+                    packer.push((K::shorten(key), V::shorten(value)), *namespace, hash)
+                })
+            })???;
+            view.iter.next();
+        }
+        packer.flush(*namespace, done, out);
+        if done {
+            self.snapshot = None;
+        }
+        Ok(done)
+    }
+
+    /// Adds the entries of a batch of a snapshot for which `keep(hash of the key)` holds. They go
+    /// to the database at once: the table must not have been used yet.
+    pub fn restore_batch(&mut self, batch: &Batch, keep: impl Fn(u64) -> bool) -> Result<()> {
+        let mut bytes = Vec::new();
+        for_each_saved::<K, V>(batch, keep, |key, value, hash| {
+            if hash != K::hash(K::shorten(key)) {
+                return Err(Error::attempt(format!("the hash of key {key:?} is not {hash:#x}")));
+            }
+            if let Some(id) = self.cache.find(hash, K::shorten(key)) {
+                *self.change(id) = Some(V::from_view(value));
+                return Ok(());
+            }
+            bytes.clear();
+            append_key::<K>(&self.prefix, hash, key, &mut self.key_scratch, &mut bytes)?;
+            self.writes.put(&bytes, self.value_scratch.encode::<V>(value)?);
+            if self.writes.size_in_bytes() >= WRITE_BYTES { self.hand_over() } else { Ok(()) }
+        })?;
+        self.hand_over()
+    }
+
+    /// Whether newer values have to stay in the cache.
+    pub(super) fn is_held(&self) -> bool {
+        let phase = self.snapshot.as_ref().map(|s| &s.phase);
+        matches!(phase, Some(Phase::Flushing { .. } | Phase::Held))
+    }
+
+    /// Whether an entry has to be written before it is changed.
+    pub(super) fn is_pending(&self, id: u32) -> bool {
+        match &self.snapshot {
+            Some(Progress { phase: Phase::Flushing { pending, .. }, .. }) => get_bit(pending, id),
+            _ => false,
+        }
+    }
+
+    /// Like `is_pending`, which becomes false.
+    pub(super) fn takes_pending(&mut self, id: u32) -> bool {
+        match &mut self.snapshot {
+            Some(Progress { phase: Phase::Flushing { pending, .. }, .. }) => take_bit(pending, id),
+            _ => false,
+        }
+    }
+}
+
+const _: () = assert!(KEY_HEAD > PREFIX);

@@ -1,0 +1,230 @@
+//! The system that sinks write to: a store with transactions, which survives crashes of the job.
+//!
+//! Invariants, each checked at every call
+//!   L1  A transaction is committed only for a checkpoint whose manifest is stored.
+//!   L2  A transaction that no restored checkpoint knows is never committed.
+//!   L3  Epochs that a writer prepares increase, and none is prepared after its outcome.
+//!   L4  Nothing is written after the end, and watermarks never retreat.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tidemill::{Result, Timestamp};
+use tidemill_runtime::sink::{Sink, SinkContext, SinkWriter};
+use tidemill_snapshot::{MemoryStore, SnapshotStore};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Prepared,
+    Committed,
+    Dropped,
+}
+
+#[derive(Debug)]
+struct Transaction {
+    sink: usize,
+    rows: Vec<String>,
+    state: State,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    transactions: BTreeMap<u64, Transaction>,
+    violations: Vec<String>,
+}
+
+/// The store; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    inner: Arc<Mutex<Inner>>,
+    checkpoints: MemoryStore,
+}
+
+impl Ledger {
+    /// An empty store, for a job whose checkpoints are in `checkpoints`.
+    pub fn new(checkpoints: MemoryStore) -> Self {
+        Ledger { inner: Arc::default(), checkpoints }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that something happened which must not.
+    pub fn violation(&self, what: String) {
+        self.lock().violations.push(what);
+    }
+
+    /// The first of what happened and must not.
+    pub fn first_violation(&self) -> Option<String> {
+        self.lock().violations.first().cloned()
+    }
+
+    /// All sinks of an attempt are open: what is still prepared belongs to nobody.
+    pub fn drop_unclaimed(&self) {
+        for t in self.lock().transactions.values_mut() {
+            if t.state == State::Prepared {
+                t.state = State::Dropped;
+            }
+        }
+    }
+
+    /// Number of rows prepared but not committed, by live transactions.
+    pub fn prepared(&self) -> usize {
+        let inner = self.lock();
+        let prepared = inner.transactions.values().filter(|t| t.state == State::Prepared);
+        prepared.map(|t| t.rows.len()).sum()
+    }
+
+    /// The committed rows of a sink, sorted.
+    pub fn committed(&self, sink: usize) -> Vec<String> {
+        let inner = self.lock();
+        let visible = |t: &&Transaction| t.sink == sink && t.state == State::Committed;
+        let mut rows: Vec<String> =
+            inner.transactions.values().filter(visible).flat_map(|t| t.rows.clone()).collect();
+        rows.sort();
+        rows
+    }
+
+    fn prepare(&self, sink: usize, rows: Vec<String>) -> u64 {
+        let mut inner = self.lock();
+        let id = inner.transactions.len() as u64;
+        inner.transactions.insert(id, Transaction { sink, rows, state: State::Prepared });
+        id
+    }
+
+    fn commit(&self, id: u64, place: &str) {
+        let mut inner = self.lock();
+        let Inner { transactions, violations } = &mut *inner;
+        match transactions.get_mut(&id) {
+            Some(t) if t.state == State::Dropped => {
+                violations.push(format!("L2: {place} commits transaction {id}, which is dropped"));
+            }
+            Some(t) => t.state = State::Committed,
+            None => violations.push(format!("{place} commits transaction {id}, never prepared")),
+        }
+    }
+
+    /// The sink number `sink`.
+    pub fn sink(&self, sink: usize) -> LedgerSink {
+        LedgerSink { ledger: self.clone(), sink }
+    }
+}
+
+/// A sink of rows.
+#[derive(Clone, Debug)]
+pub struct LedgerSink {
+    ledger: Ledger,
+    sink: usize,
+}
+
+impl Sink<String> for LedgerSink {
+    type Writer = LedgerWriter;
+
+    fn open(&self, cx: &SinkContext) -> Result<LedgerWriter> {
+        let place = format!("sink {} subtask {}", self.sink, cx.subtask);
+        for entry in cx.restored.iter().flatten() {
+            match <[u8; 8]>::try_from(entry.as_slice()) {
+                Ok(id) => self.ledger.commit(u64::from_le_bytes(id), &place),
+                Err(_) => self.ledger.violation(format!("{place}: entry {entry:?} restored")),
+            }
+        }
+        Ok(LedgerWriter {
+            ledger: self.ledger.clone(),
+            sink: self.sink,
+            place,
+            rows: Vec::new(),
+            pending: Vec::new(),
+            prepared: 0,
+            settled: 0,
+            watermark: Timestamp::MIN,
+            ended: false,
+        })
+    }
+
+    fn name(&self) -> String {
+        format!("ledger({})", self.sink)
+    }
+}
+
+/// The writer of one subtask.
+#[derive(Debug)]
+pub struct LedgerWriter {
+    ledger: Ledger,
+    sink: usize,
+    place: String,
+    rows: Vec<String>,
+    /// Epoch and transaction, prepared and not committed.
+    pending: Vec<(u64, u64)>,
+    /// The last epoch that was prepared.
+    prepared: u64,
+    /// The last epoch whose outcome is known.
+    settled: u64,
+    watermark: Timestamp,
+    ended: bool,
+}
+
+impl LedgerWriter {
+    fn violation(&self, what: String) {
+        self.ledger.violation(format!("{}: {what}", self.place));
+    }
+}
+
+impl SinkWriter<String> for LedgerWriter {
+    fn write(&mut self, row: &str, _: Timestamp) -> Result<()> {
+        if self.ended {
+            self.violation(format!("L4: row {row} after the end"));
+        }
+        self.rows.push(row.to_owned());
+        Ok(())
+    }
+
+    fn watermark(&mut self, watermark: Timestamp) -> Result<()> {
+        if watermark < self.watermark {
+            self.violation(format!("L4: watermark {watermark} after {}", self.watermark));
+        }
+        self.watermark = watermark;
+        Ok(())
+    }
+
+    fn prepare(&mut self, epoch: u64) -> Result<Vec<Vec<u8>>> {
+        if epoch <= self.prepared || epoch <= self.settled {
+            let (prepared, settled) = (self.prepared, self.settled);
+            self.violation(format!(
+                "L3: epoch {epoch} prepared after {prepared} was, and {settled} settled"
+            ));
+        }
+        self.prepared = epoch;
+        if !self.rows.is_empty() {
+            let rows = std::mem::take(&mut self.rows);
+            self.pending.push((epoch, self.ledger.prepare(self.sink, rows)));
+        }
+        Ok(self.pending.iter().map(|(_, id)| id.to_le_bytes().to_vec()).collect())
+    }
+
+    fn commit(&mut self, epoch: u64) -> Result<()> {
+        if !matches!(self.ledger.checkpoints.read_manifest(epoch), Ok(Some(_))) {
+            self.violation(format!("L1: epoch {epoch} committed without a manifest"));
+        }
+        if self.prepared < epoch {
+            self.violation(format!("epoch {epoch} committed, prepared only {}", self.prepared));
+        }
+        self.settled = self.settled.max(epoch);
+        for (_, id) in self.pending.extract_if(.., |(e, _)| *e <= epoch) {
+            self.ledger.commit(id, &self.place);
+        }
+        Ok(())
+    }
+
+    fn abort(&mut self, epoch: u64) -> Result<()> {
+        self.settled = self.settled.max(epoch);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if self.ended {
+            self.violation("L4: ended twice".to_owned());
+        }
+        self.ended = true;
+        Ok(())
+    }
+}

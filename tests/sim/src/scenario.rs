@@ -1,0 +1,190 @@
+//! Everything that a seed decides before the first step.
+
+use crate::jobs::Kind;
+use crate::rng::Rng;
+use crate::source::{Event, Input, Pace};
+use std::sync::Arc;
+use tidemill_base::Micros;
+use tidemill_runtime::channel::ChannelOptions;
+use tidemill_snapshot::Faults;
+
+/// How tasks align on barriers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alignment {
+    /// They wait for ever.
+    Aligned,
+    /// They do not wait.
+    Unaligned,
+    /// They wait this many milliseconds.
+    Timeout(u64),
+}
+
+impl Alignment {
+    /// As the coordinator is told.
+    pub fn timeout_ms(self) -> Option<u64> {
+        match self {
+            Alignment::Aligned => None,
+            Alignment::Unaligned => Some(0),
+            Alignment::Timeout(ms) => Some(ms),
+        }
+    }
+}
+
+/// One life of the job: from a start or restore to its end or crash.
+#[derive(Clone, Copy, Debug)]
+pub struct Life {
+    /// Number of subtasks of each operator.
+    pub parallelism: u32,
+    /// Alignment of its checkpoints.
+    pub alignment: Alignment,
+    /// How long a checkpoint may take.
+    pub timeout_us: Micros,
+    /// Crash at this iteration of the scheduler.
+    pub crash_at: Option<u64>,
+    /// Operations of the checkpoint store that fail.
+    pub faults: Faults,
+    /// Iteration at which a savepoint is asked for, and whether the job stops with it.
+    pub savepoint: Option<(u64, bool)>,
+}
+
+/// A whole run.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The seed.
+    pub seed: u64,
+    /// The job.
+    pub kind: Kind,
+    /// What its sources read.
+    pub inputs: Vec<Arc<Input>>,
+    /// How fast.
+    pub pace: Pace,
+    /// Buffers of each channel.
+    pub channel: ChannelOptions,
+    /// From one checkpoint to the next.
+    pub interval_us: Micros,
+    /// Checkpoints that are kept.
+    pub keep: usize,
+    /// Jobs that may wait for the snapshot writer.
+    pub writer_queue: usize,
+    /// Whether slots sleep until something wakes them, as in production; any may be stepped at
+    /// any time otherwise.
+    pub strict: bool,
+    /// The longest time that passes between two steps.
+    pub step_us: Micros,
+    /// The lives; the last one ends by itself.
+    pub lives: Vec<Life>,
+}
+
+impl Scenario {
+    /// What `seed` stands for.
+    pub fn new(seed: u64) -> Self {
+        let rng = &mut Rng::new(seed);
+        let kind = rng.pick(&Kind::ALL);
+        Self::of(seed, kind, rng)
+    }
+
+    /// What `seed` stands for, with a given job.
+    pub fn with_kind(seed: u64, kind: Kind) -> Self {
+        Self::of(seed, kind, &mut Rng::new(seed ^ 0x6b69_6e64))
+    }
+
+    fn of(seed: u64, kind: Kind, rng: &mut Rng) -> Self {
+        let padded = rng.pick(&[0, 0, 0, 200, 3_000, 9_000]);
+        let inputs = (0..kind.sources()).map(|_| Arc::new(input(kind, padded, rng))).collect();
+        let pace = Pace {
+            records: rng.pick(&[1, 4, 16, 64]),
+            pauses: rng.pick(&[0, 10, 50, 90]),
+            pause_us: rng.pick(&[0, 500, 3_000, 20_000]),
+        };
+        let fixed = rng.between(1, 4) as u32;
+        let rescales = kind.rescales() && rng.percent(70);
+        let crashes = rng.pick(&[0, 1, 1, 2, 2, 3, 5]);
+        let lives = (0..=crashes)
+            .map(|i| {
+                let parallelism = if rescales { rng.between(1, 4) as u32 } else { fixed };
+                life(parallelism, i == crashes, rng)
+            })
+            .collect();
+        Scenario {
+            seed,
+            kind,
+            inputs,
+            pace,
+            channel: ChannelOptions {
+                credits: rng.pick(&[2, 2, 3, 8]),
+                overdraft: rng.pick(&[24, 24, 200]),
+            },
+            interval_us: rng.pick(&[300, 1_000, 3_000, 10_000]),
+            keep: rng.pick(&[1, 2, 4]),
+            writer_queue: rng.pick(&[16, 64]),
+            strict: rng.percent(50),
+            step_us: rng.pick(&[2, 20, 100, 400]),
+            lives,
+        }
+    }
+}
+
+/// A timeout that no checkpoint meets.
+const PATIENT_US: Micros = 600_000_000;
+
+fn life(parallelism: u32, last: bool, rng: &mut Rng) -> Life {
+    let alignment = match rng.below(4) {
+        0 => Alignment::Aligned,
+        1 => Alignment::Timeout(rng.between(1, 8)),
+        _ => Alignment::Unaligned,
+    };
+    let far = rng.pick(&[200, 2_000, 10_000]);
+    let operations = rng.pick(&[10, 100, 1_000]);
+    let operation = rng.below(operations);
+    let faults = match rng.below(6) {
+        0 | 1 => Faults::Once(operation),
+        2 if !last => Faults::From(operation),
+        3 if !last => Faults::FromAfterEffect(operation),
+        _ => Faults::None,
+    };
+    Life {
+        parallelism,
+        alignment,
+        timeout_us: if last { PATIENT_US } else { rng.pick(&[5_000, 40_000, PATIENT_US]) },
+        crash_at: (!last).then(|| rng.below(far)),
+        faults,
+        savepoint: rng.percent(20).then(|| (rng.below(3_000), !last && rng.percent(50))),
+    }
+}
+
+/// Records in random splits, with event times that are out of order by at most
+/// [`crate::jobs::DISORDER_MS`].
+fn input(kind: Kind, padding: u64, rng: &mut Rng) -> Input {
+    let splits = rng.between(1, 6);
+    let keys = rng.pick(&[1, 3, 20, 200]);
+    let records = rng.pick(&[10, 60, 150, 400]);
+    let mut counts = std::collections::BTreeMap::new();
+    let splits = (0..splits).map(|split| {
+        let mut at = rng.below(50) as i64;
+        let n = rng.between(0, records);
+        (0..n)
+            .map(|_| {
+                at += rng.below(20) as i64;
+                if rng.percent(3) {
+                    at += 300;
+                }
+                let key = kind.key(split, rng.below(keys));
+                let count = counts.entry((split, key)).or_insert(0);
+                *count += 1;
+                let jitter = rng.below(crate::jobs::DISORDER_MS as u64) as i64;
+                let pad = if padding > 0 { rng.below(padding) as usize } else { 0 };
+                // Now and then one that is larger than a buffer.
+                let pad = if padding > 5_000 && rng.percent(2) { 40_000 } else { pad };
+                Event {
+                    split,
+                    key,
+                    seq: *count - 1,
+                    value: rng.below(1_000),
+                    at: at - jitter,
+                    padding: "x".repeat(pad),
+                }
+            })
+            .collect()
+    });
+    Input { splits: splits.collect() }
+}

@@ -1,0 +1,202 @@
+//! The scheduler: one thread that plays slots, coordinator, snapshot writer and crashes.
+//!
+//! ```text
+//!   compose, deploy, build --> iterate: step | command | carry | write | coordinate | time
+//!            ^                    |
+//!            +---- crash, failed attempt, stop with savepoint
+//!                                 +--> job done: committed rows = oracle
+//! ```
+//!
+//! Invariants
+//!   W1  The same seed gives the same run: everything comes from the scenario and one `Rng`.
+//!   W2  Where nothing can happen any more and the job is not done, that is a deadlock: it fails.
+//!   W3  Commands of a slot, events of a subtask and jobs of the writer keep their order; nothing
+//!       else does.
+//!   W4  After a crash nothing is left but the checkpoint store and the ledger.
+//!
+//! Not here: what a job computes (jobs.rs).
+
+mod attempt;
+mod seat;
+
+use crate::jobs::{Parts, compose, oracle};
+use crate::ledger::Ledger;
+use crate::rng::Rng;
+use crate::scenario::{Life, Scenario};
+use attempt::{Attempt, Ending, Start};
+use tidemill::job::restore::load_latest;
+use tidemill_base::clock::ManualClock;
+use tidemill_base::Clock;
+use tidemill_coordination::Outcome;
+use tidemill_snapshot::MemoryStore;
+
+/// Iterations of one life after which it is taken for stuck.
+const ITERATIONS_MAX: u64 = 3_000_000;
+
+/// What a run did, for statistics and to compare runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Hash over everything that happened, in order.
+    pub trace: u64,
+    /// Iterations of the scheduler.
+    pub iterations: u64,
+    /// Lives, the first included.
+    pub lives: u64,
+    /// Lives that began at a checkpoint.
+    pub restores: u64,
+    /// Checkpoints that were completed.
+    pub checkpoints: u64,
+    /// Checkpoints that were given up.
+    pub aborted: u64,
+    /// Batches of channel state in the checkpoints that were restored.
+    pub channel_state: u64,
+    /// Rows committed.
+    pub rows: u64,
+}
+
+/// Plays a scenario to its end.
+///
+/// # Errors
+/// What went wrong, with a picture of the state where that helps.
+pub fn run(scenario: &Scenario) -> Result<Report, String> {
+    let mut world = World {
+        scenario,
+        rng: Rng::new(scenario.seed ^ 0x77_6f72_6c64),
+        clock: ManualClock::new(),
+        store: MemoryStore::new(),
+        report: Report::default(),
+    };
+    world.clock.advance(1);
+    let ledger = Ledger::new(world.store.clone());
+    world.play(&ledger)?;
+    for sink in 0..scenario.kind.sinks() {
+        let committed = ledger.committed(sink);
+        world.report.rows += committed.len() as u64;
+        compare(sink, &committed, &oracle(scenario, sink))?;
+    }
+    match ledger.prepared() {
+        0 => Ok(world.report),
+        n => Err(format!("the job is done, but {n} rows are prepared and not committed")),
+    }
+}
+
+struct World<'a> {
+    scenario: &'a Scenario,
+    rng: Rng,
+    clock: ManualClock,
+    store: MemoryStore,
+    report: Report,
+}
+
+impl World<'_> {
+    fn play(&mut self, ledger: &Ledger) -> Result<(), String> {
+        let mut lives = self.scenario.lives.iter();
+        let mut last = *self.scenario.lives.last().ok_or("a scenario has at least one life")?;
+        (last.faults, last.savepoint) = (Default::default(), None);
+        let mut known_epoch = 0;
+        for number in 0u64.. {
+            let life = lives.next().copied().unwrap_or(last);
+            self.report.lives += 1;
+            let (ending, last_epoch) = self.live(&life, number, known_epoch, ledger)?;
+            self.note(number);
+            if let Some(violation) = ledger.first_violation() {
+                return Err(violation);
+            }
+            match ending {
+                Ending::Done(Outcome::Finished) => return Ok(()),
+                Ending::Done(Outcome::Stopped(_)) | Ending::Failed(_) => known_epoch = last_epoch,
+                Ending::Done(Outcome::Cancelled) => return Err("nobody cancelled".to_owned()),
+                Ending::Crashed => known_epoch = 0,
+            }
+            if number > 60 {
+                return Err(format!("after {number} lives still not done; last {ending:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// One life; how it ended, and the last epoch triggered.
+    fn live(
+        &mut self,
+        life: &Life,
+        number: u64,
+        known_epoch: u64,
+        ledger: &Ledger,
+    ) -> Result<(Ending, u64), String> {
+        let parts = Parts {
+            scenario: self.scenario,
+            ledger: ledger.clone(),
+            parallelism: life.parallelism,
+            life: number,
+        };
+        let (physical, plan) = compose(&parts).plans().map_err(|e| format!("compose: {e}"))?;
+        let loaded = load_latest(&self.store, &plan, false).map_err(|e| format!("restore: {e}"))?;
+        if let Some(restored) = &loaded.restored {
+            self.report.restores += 1;
+            self.report.channel_state += attempt::channel_state(restored);
+        }
+        let start = Start {
+            scenario: self.scenario,
+            life,
+            number,
+            physical: &physical,
+            plan: &plan,
+            restored: loaded.restored,
+            next_epoch: loaded.next_epoch.max(known_epoch + 1),
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+        };
+        let mut attempt = Attempt::start(start, self.rng.fork())?;
+        ledger.drop_unclaimed();
+        let mut iterations = 0;
+        let ending = loop {
+            iterations += 1;
+            if life.crash_at == Some(iterations) {
+                break Ending::Crashed;
+            }
+            if iterations > ITERATIONS_MAX {
+                return Err(format!("stuck: {iterations} iterations\n{}", attempt.picture()));
+            }
+            if let Some(ending) = attempt.iterate(iterations)? {
+                break ending;
+            }
+            if iterations % 64 == 0
+                && let Some(violation) = ledger.first_violation()
+            {
+                return Err(format!("{violation}\n{}", attempt.picture()));
+            }
+        };
+        self.report.iterations += iterations;
+        self.report.checkpoints += attempt.completed;
+        self.report.aborted += attempt.aborted;
+        self.note(attempt.trace);
+        self.note(self.clock.now());
+        Ok((ending, attempt.last_epoch()))
+    }
+
+    fn note(&mut self, what: u64) {
+        self.report.trace = tidemill_base::hash::hash_u64(self.report.trace ^ what);
+    }
+}
+
+/// The first differences of two sorted lists.
+fn compare(sink: usize, got: &[String], wanted: &[String]) -> Result<(), String> {
+    if got == wanted {
+        return Ok(());
+    }
+    let mut counts = std::collections::BTreeMap::<&str, i64>::new();
+    got.iter().for_each(|row| *counts.entry(row).or_default() += 1);
+    wanted.iter().for_each(|row| *counts.entry(row).or_default() -= 1);
+    let list = |sign: i64| -> String {
+        let of = counts.iter().filter(|(_, n)| n.signum() == sign);
+        let rows: Vec<String> = of.clone().take(5).map(|(row, n)| format!("{row} x{}", n.abs())).collect();
+        format!("{} kinds of rows, e.g. {rows:?}", of.count())
+    };
+    Err(format!(
+        "sink {sink}: {} rows committed, {} in the oracle\n  missing: {}\n  too many: {}",
+        got.len(),
+        wanted.len(),
+        list(-1),
+        list(1)
+    ))
+}

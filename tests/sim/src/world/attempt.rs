@@ -1,0 +1,492 @@
+//! One life of the job: what the embedded shell does with threads and channels, here step by step.
+
+use super::seat::{Seat, Stepped};
+use crate::rng::Rng;
+use crate::scenario::{Life, Scenario};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use tidemill::job::checkpoint::Declared;
+use tidemill_base::clock::ManualClock;
+use tidemill_base::{Barrier, BarrierKind, Clock, Error, Severity};
+use tidemill_coordination::{Action, Config, Coordinator, EpochKind, Event, Outcome, Store};
+use tidemill_plan::{PhysicalPlan, SubtaskId};
+use tidemill_ring::Doorbell;
+use tidemill_runtime::context::{Restored, SectionKind, TaskEvent};
+use tidemill_runtime::deploy::{Blueprint, DeployOptions, JobPlan, deploy};
+use tidemill_runtime::slot::{Command, Slot};
+use tidemill_runtime::task::Progress;
+use tidemill_snapshot as snapshot;
+use tidemill_snapshot::{ChunkKey, FaultyStore, MemoryStore, WriterCore};
+
+/// How a life ended.
+#[derive(Clone, Debug)]
+pub(super) enum Ending {
+    Done(Outcome),
+    Crashed,
+    Failed(String),
+}
+
+/// What a life begins with.
+pub(super) struct Start<'a> {
+    pub(super) scenario: &'a Scenario,
+    pub(super) life: &'a Life,
+    pub(super) number: u64,
+    pub(super) physical: &'a PhysicalPlan,
+    pub(super) plan: &'a JobPlan,
+    pub(super) restored: Option<Arc<Restored>>,
+    pub(super) next_epoch: u64,
+    pub(super) store: MemoryStore,
+    pub(super) clock: ManualClock,
+}
+
+/// Batches of channel state in a checkpoint.
+pub(super) fn channel_state(restored: &Restored) -> u64 {
+    let channels = restored.sections.iter().filter(|(id, _)| id.kind == SectionKind::ChannelState);
+    channels.map(|(_, entries)| entries.len() as u64).sum()
+}
+
+/// A running life.
+pub(super) struct Attempt<'a> {
+    start: Start<'a>,
+    rng: Rng,
+    seats: Vec<Seat>,
+    /// How likely each slot is to be stepped, for a while.
+    weights: Vec<u64>,
+    coordinator: Coordinator,
+    /// Events on their way to the coordinator.
+    inbox: BTreeMap<SubtaskId, VecDeque<Event>>,
+    writer: WriterCore,
+    jobs: VecDeque<snapshot::Job>,
+    writer_events: VecDeque<snapshot::Event>,
+    operators: Vec<Vec<u64>>,
+    declared: Declared,
+    parts: BTreeMap<u64, snapshot::WorkerPart>,
+    savepoints: BTreeSet<u64>,
+    committing: Option<u64>,
+    wake_at: Option<u64>,
+    /// Steps in a row that did nothing.
+    idle: usize,
+    ending: Option<Ending>,
+    pub(super) completed: u64,
+    pub(super) aborted: u64,
+    pub(super) trace: u64,
+}
+
+impl<'a> Attempt<'a> {
+    pub(super) fn start(start: Start<'a>, rng: Rng) -> Result<Self, String> {
+        let slots = start.plan.slots();
+        let doorbells: Vec<_> = (0..slots).map(|_| Doorbell::new()).collect();
+        let options = DeployOptions {
+            attempt: start.number as u32,
+            channel: start.scenario.channel,
+            restored: start.restored.clone(),
+        };
+        let mut declared = Declared::default();
+        let mut seats = Vec::new();
+        for (blueprints, doorbell) in
+            deploy(start.plan, &doorbells, &options).into_iter().zip(&doorbells)
+        {
+            let built: tidemill::Result<Vec<_>> =
+                blueprints.into_iter().map(Blueprint::build).collect();
+            let tasks = built.map_err(|e| format!("build: {e}"))?;
+            for t in &tasks {
+                declared.add(&[(t.context.info.clone(), t.context.states.borrow().clone())]);
+            }
+            seats.push(Seat::new(Slot::new(tasks), doorbell.clone()));
+        }
+        let config = Config {
+            interval_us: Some(start.scenario.interval_us),
+            timeout_us: start.life.timeout_us,
+            aligned_timeout_ms: start.life.alignment.timeout_ms(),
+            store: Store::Durable,
+            first_epoch: start.next_epoch,
+            ..Config::default()
+        };
+        let store = Arc::new(FaultyStore::new(start.store.clone(), start.life.faults));
+        let operators = start.plan.tasks.iter().map(|t| {
+            t.operators.iter().map(|&o| start.plan.operator_ids[o]).collect::<Vec<u64>>()
+        });
+        let mut attempt = Attempt {
+            rng,
+            weights: vec![1; seats.len()],
+            seats,
+            coordinator: Coordinator::new(config).map_err(|e| e.to_string())?,
+            inbox: BTreeMap::new(),
+            writer: WriterCore::new(store, 0),
+            jobs: VecDeque::new(),
+            writer_events: VecDeque::new(),
+            operators: operators.collect(),
+            declared,
+            parts: BTreeMap::new(),
+            savepoints: BTreeSet::new(),
+            committing: None,
+            wake_at: None,
+            idle: 0,
+            ending: None,
+            completed: 0,
+            aborted: 0,
+            trace: 0,
+            start,
+        };
+        let subtasks = attempt.start.physical.subtasks().collect();
+        attempt.tell(Event::Started { subtasks })?;
+        Ok(attempt)
+    }
+
+    pub(super) fn last_epoch(&self) -> u64 {
+        self.coordinator.last_epoch()
+    }
+
+    /// One thing happens; how the life ended, if it did.
+    pub(super) fn iterate(&mut self, iteration: u64) -> Result<Option<Ending>, String> {
+        let clock = self.start.clock.clone();
+        clock.advance(self.rng.below(self.start.scenario.step_us + 1));
+        if iteration % 512 == 1 {
+            // Slots are not equally fast for a while; one may stand still.
+            let weight = |_: &u64| self.rng.pick(&[0, 1, 1, 4, 20]);
+            self.weights = self.weights.iter().map(weight).collect();
+        }
+        if self.start.life.savepoint.is_some_and(|(at, _)| at == iteration) {
+            let stop = self.start.life.savepoint.is_some_and(|(_, stop)| stop);
+            let id = iteration;
+            self.tell(if stop {
+                Event::StopWithSavepoint { id }
+            } else {
+                Event::SavepointRequested { id }
+            })?;
+        }
+        if self.wake_at.is_some_and(|at| at <= clock.now()) {
+            self.wake_at = None;
+            self.tell(Event::Tick)?;
+        }
+        let choice = self.rng.below(100);
+        self.note(choice);
+        let did = match choice {
+            0..60 => self.step()?,
+            60..68 => self.command()?,
+            68..80 => self.carry_one(),
+            80..90 => self.write(),
+            _ => self.coordinate()?,
+        };
+        self.idle = if did { 0 } else { self.idle + 1 };
+        if self.idle > 40 {
+            self.idle = 0;
+            self.settle()?;
+        }
+        Ok(self.ending.take())
+    }
+
+    fn note(&mut self, what: u64) {
+        self.trace = tidemill_base::hash::hash_u64(self.trace.wrapping_add(what));
+    }
+
+    fn failed(&mut self, error: &Error) -> Result<(), String> {
+        // Storage fails on purpose, tasks do not.
+        match error.severity() {
+            Severity::FailJob | Severity::FailAttempt | Severity::Retry => {
+                Err(format!("a task failed: {error}\n{}", self.picture()))
+            }
+        }
+    }
+
+    /// Steps some task; true if it worked.
+    fn step(&mut self) -> Result<bool, String> {
+        let clock = self.start.clock.clone();
+        let total: u64 = self.weights.iter().sum();
+        if total == 0 {
+            return Ok(false);
+        }
+        let mut ticket = self.rng.below(total);
+        let mut slot = 0;
+        while ticket >= self.weights[slot] {
+            ticket -= self.weights[slot];
+            slot += 1;
+        }
+        let seat = &mut self.seats[slot];
+        let stepped = if self.start.scenario.strict {
+            if !seat.awake(clock.now()) {
+                return Ok(false);
+            }
+            seat.step(&clock)
+        } else {
+            let i = self.rng.index(seat.slot.len());
+            seat.step_task(i, &clock).map(Stepped::Task)
+        };
+        match stepped {
+            Err(e) => self.failed(&e).map(|()| false),
+            Ok(Stepped::Task(progress)) => Ok(progress == Progress::Worked),
+            Ok(Stepped::RoundOver(progress)) => {
+                let left = self.carry(slot, usize::MAX);
+                self.seats[slot].round_over(left, clock.now());
+                Ok(progress == Progress::Worked)
+            }
+        }
+    }
+
+    fn command(&mut self) -> Result<bool, String> {
+        let slot = self.rng.index(self.seats.len());
+        let clock = self.start.clock.clone();
+        match self.seats[slot].command(&clock) {
+            Ok(did) => Ok(did),
+            Err(e) => self.failed(&e).map(|()| false),
+        }
+    }
+
+    fn carry_one(&mut self) -> bool {
+        let slot = self.rng.index(self.seats.len());
+        let before: usize = self.waiting(slot);
+        let most = self.rng.between(1, 8) as usize;
+        self.carry(slot, most);
+        self.waiting(slot) < before
+    }
+
+    fn waiting(&self, slot: usize) -> usize {
+        let slot = &self.seats[slot].slot;
+        (0..slot.len()).map(|i| slot.context(i).outbox.len()).sum()
+    }
+
+    /// Carries at most `most` events of each task of a slot; true if the writer is behind.
+    fn carry(&mut self, slot: usize, most: usize) -> bool {
+        let mut left = false;
+        for i in 0..self.seats[slot].slot.len() {
+            for _ in 0..most {
+                let Some(event) = self.seats[slot].slot.pop_event(i) else { break };
+                let context = self.seats[slot].slot.context(i).clone();
+                if let Err(event) = self.deliver(&context.info, event) {
+                    context.outbox.put_back(event);
+                    left = true;
+                    break;
+                }
+            }
+        }
+        left
+    }
+
+    fn offer(&mut self, job: snapshot::Job) -> Result<(), snapshot::Job> {
+        if self.jobs.len() >= self.start.scenario.writer_queue {
+            return Err(job);
+        }
+        self.jobs.push_back(job);
+        Ok(())
+    }
+
+    fn deliver(
+        &mut self,
+        info: &tidemill_runtime::context::SubtaskInfo,
+        event: TaskEvent,
+    ) -> Result<(), TaskEvent> {
+        let id = SubtaskId::new(info.task as u32, info.subtask);
+        let told = match event {
+            TaskEvent::Entry { epoch, section, payload, records } => {
+                let key = ChunkKey {
+                    operator: section.operator,
+                    subtask: info.subtask,
+                    kind: section.kind,
+                    state: section.state,
+                };
+                let job = snapshot::Job::Chunk { epoch, key, payload, records };
+                return match self.offer(job) {
+                    Err(snapshot::Job::Chunk { payload, .. }) => {
+                        Err(TaskEvent::Entry { epoch, section, payload, records })
+                    }
+                    _ => Ok(()),
+                };
+            }
+            TaskEvent::Acknowledged { epoch } => {
+                for operator in self.operators[info.task as usize].clone() {
+                    let subtask = snapshot::SubtaskId { operator, subtask: info.subtask };
+                    if self.offer(snapshot::Job::SubtaskDone { epoch, subtask }).is_err() {
+                        return Err(event);
+                    }
+                }
+                Event::Acked { epoch, subtask: id }
+            }
+            TaskEvent::Committed { epoch } => Event::CommitAcked { epoch, subtask: id },
+            TaskEvent::Finished => Event::SubtaskFinished { subtask: id },
+        };
+        self.inbox.entry(id).or_default().push_back(told);
+        Ok(())
+    }
+
+    /// The writer does its next job.
+    fn write(&mut self) -> bool {
+        let Some(job) = self.jobs.pop_front() else { return false };
+        let mut out = Vec::new();
+        self.writer.on(job, &mut out);
+        self.writer_events.extend(out);
+        true
+    }
+
+    /// The coordinator hears of something.
+    fn coordinate(&mut self) -> Result<bool, String> {
+        let told: Vec<SubtaskId> =
+            self.inbox.iter().filter(|(_, q)| !q.is_empty()).map(|(id, _)| *id).collect();
+        let from_writer = usize::from(!self.writer_events.is_empty());
+        if told.len() + from_writer == 0 {
+            return Ok(false);
+        }
+        let which = self.rng.index(told.len() + from_writer);
+        match told.get(which) {
+            Some(id) => {
+                if let Some(event) = self.inbox.get_mut(id).and_then(VecDeque::pop_front) {
+                    self.tell(event)?;
+                }
+            }
+            None => {
+                if let Some(event) = self.writer_events.pop_front() {
+                    self.on_writer(event)?;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn on_writer(&mut self, event: snapshot::Event) -> Result<(), String> {
+        match event {
+            snapshot::Event::Finished { epoch, part } => {
+                self.parts.insert(epoch, part);
+                self.tell(Event::WriterFinished { epoch, writer: 0 })
+            }
+            snapshot::Event::Failed { error: snapshot::Error::InDoubt(report), .. } => {
+                self.ending = Some(Ending::Failed(report.to_string()));
+                Ok(())
+            }
+            snapshot::Event::Failed { epoch, error } => {
+                let reason = error.to_string();
+                if !reason.contains("injected failure") {
+                    return Err(format!("checkpoint {epoch}: {reason}\n{}", self.picture()));
+                }
+                if self.committing == Some(epoch) {
+                    self.tell(Event::ManifestFailed { epoch, reason })
+                } else {
+                    self.tell(Event::WriterFailed { epoch, writer: 0, reason })
+                }
+            }
+            snapshot::Event::Committed { epoch } => {
+                self.completed += 1;
+                self.tell(Event::ManifestStored { epoch })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells the coordinator and does what it asks for.
+    fn tell(&mut self, event: Event) -> Result<(), String> {
+        let mut actions = Vec::new();
+        let now = self.start.clock.now();
+        self.coordinator
+            .on(now, event, &mut actions)
+            .map_err(|e| format!("coordinator: {e}\n{}", self.picture()))?;
+        actions.into_iter().try_for_each(|action| self.act(action))
+    }
+
+    fn command_all(&mut self, command: Command) {
+        self.seats.iter_mut().for_each(|seat| seat.commands.push_back(command));
+    }
+
+    fn act(&mut self, action: Action) -> Result<(), String> {
+        match action {
+            Action::Trigger { epoch, kind, aligned_timeout_ms } => {
+                if kind.savepoint().is_some() {
+                    self.savepoints.insert(epoch);
+                }
+                self.jobs.push_back(snapshot::Job::Begin { epoch, expect: Vec::new() });
+                let kind = match (kind, aligned_timeout_ms) {
+                    (EpochKind::Periodic, Some(0)) => BarrierKind::Unaligned,
+                    (_, timeout) => BarrierKind::Aligned { timeout: timeout.map(|ms| ms * 1_000) },
+                };
+                let triggered_at = self.start.clock.now();
+                self.command_all(Command::Trigger(Barrier { epoch, triggered_at, kind }));
+            }
+            Action::FinishObjects { epoch } => {
+                self.jobs.push_back(snapshot::Job::Finish { epoch });
+            }
+            Action::StoreManifest { epoch } => {
+                let part = self.parts.remove(&epoch).ok_or("no data object")?;
+                let savepoint = self.savepoints.remove(&epoch);
+                let created = self.start.clock.wall_ms();
+                let physical = self.start.physical;
+                let manifest = self.declared.manifest(physical, epoch, created, savepoint, part);
+                self.committing = Some(epoch);
+                self.jobs.push_back(snapshot::Job::Commit { manifest: Box::new(manifest) });
+            }
+            Action::Commit { epoch } => self.command_all(Command::Commit(epoch)),
+            Action::Abort { epoch, .. } => {
+                self.aborted += 1;
+                self.command_all(Command::Abort(epoch));
+                self.jobs.push_back(snapshot::Job::Abort { epoch });
+                self.parts.remove(&epoch);
+            }
+            Action::Retain => self.jobs.push_back(snapshot::Job::Retain {
+                policy: snapshot::Policy { keep: self.start.scenario.keep },
+                in_flight: BTreeSet::new(),
+                suspect: BTreeSet::new(),
+            }),
+            Action::JobDone { outcome } => self.ending = Some(Ending::Done(outcome)),
+            Action::FailJob { reason } => self.ending = Some(Ending::Failed(reason.to_string())),
+            Action::WakeAt { at } => self.wake_at = Some(at),
+            Action::SavepointDone { .. } | Action::SavepointFailed { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Nothing has happened for a while: does everything that can be done, and where that is
+    /// nothing moves the time to what is due next (W2).
+    fn settle(&mut self) -> Result<(), String> {
+        let clock = self.start.clock.clone();
+        let (mut worked, mut until) = (false, Vec::new());
+        for slot in 0..self.seats.len() {
+            let seat = &mut self.seats[slot];
+            let mut did = seat.command(&clock).map_err(|e| format!("a task failed: {e}"))?;
+            if self.start.scenario.strict {
+                did |= seat.awake(clock.now());
+                until.extend(seat.until());
+            } else {
+                for i in 0..seat.slot.len() {
+                    match seat.step_task(i, &clock) {
+                        Ok(Progress::Worked) => did = true,
+                        Ok(Progress::Idle { until: u } | Progress::Blocked { until: u }) => {
+                            until.extend(u);
+                        }
+                        Ok(Progress::Finished) => {}
+                        Err(e) => return self.failed(&e),
+                    }
+                }
+            }
+            if did && self.weights[slot] == 0 {
+                self.weights[slot] = 1;
+            }
+            let before = self.waiting(slot);
+            self.carry(slot, usize::MAX);
+            worked |= did || self.waiting(slot) < before;
+        }
+        worked |= self.write();
+        worked |= self.coordinate()?;
+        if worked || self.ending.is_some() {
+            return Ok(());
+        }
+        until.extend(self.wake_at);
+        match until.iter().min() {
+            Some(&at) => clock.advance(at.saturating_sub(clock.now())),
+            None => return Err(format!("deadlock\n{}", self.picture())),
+        }
+        Ok(())
+    }
+
+    /// The state, for people.
+    pub(super) fn picture(&self) -> String {
+        let now = super::seat::now(&self.start.clock);
+        let mut text = format!(
+            "life {} at {now} us, coordinator {:?} epoch {:?}, wake at {:?}, {} writer jobs\n",
+            self.start.number,
+            self.coordinator.phase(),
+            self.coordinator.pending_epoch(),
+            self.wake_at,
+            self.jobs.len(),
+        );
+        for (i, seat) in self.seats.iter().enumerate() {
+            text += &format!("  slot {i}:\n{}", seat.picture(now));
+        }
+        text
+    }
+}

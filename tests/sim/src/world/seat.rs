@@ -1,0 +1,165 @@
+//! A slot as the scheduler sees it: awake or asleep, with the commands on their way to it.
+//!
+//! In strict runs a slot steps its tasks in rounds and sleeps when a round did nothing, by the
+//! protocol of the doorbell, exactly as the shell does it: only a doorbell, a command or a timer
+//! wakes it. In the others any task may be stepped at any time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
+use tidemill_base::clock::ManualClock;
+use tidemill_base::{Clock, Micros, Result};
+use tidemill_ring::Doorbell;
+use tidemill_runtime::slot::{Command, Slot};
+use tidemill_runtime::task::Progress;
+
+/// An idle slot whose events could not all be carried looks again after this.
+const RETRY_US: Micros = 1_000;
+
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// In a round, before task `at`.
+    Round { at: usize, worked: bool, until: Option<Micros>, parking: bool },
+    Asleep { until: Option<Micros> },
+}
+
+const FRESH: State = State::Round { at: 0, worked: false, until: None, parking: false };
+
+/// What a step of a slot was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stepped {
+    /// In the middle of a round.
+    Task(Progress),
+    /// The last task of a round: the shell now carries events.
+    RoundOver(Progress),
+}
+
+/// A slot and its surroundings.
+pub(super) struct Seat {
+    pub(super) slot: Slot,
+    pub(super) commands: VecDeque<Command>,
+    pub(super) last: Vec<Progress>,
+    doorbell: Arc<Doorbell>,
+    flag: Arc<Flag>,
+    state: State,
+}
+
+impl Seat {
+    pub(super) fn new(slot: Slot, doorbell: Arc<Doorbell>) -> Self {
+        let last = vec![Progress::Worked; slot.len()];
+        let (commands, flag) = (VecDeque::new(), Arc::default());
+        Seat { slot, commands, last, doorbell, flag, state: FRESH }
+    }
+
+    /// Whether a strict slot would do anything.
+    pub(super) fn awake(&mut self, now: Micros) -> bool {
+        if let State::Asleep { until } = self.state {
+            let rung = self.flag.0.swap(false, Ordering::Relaxed);
+            if !rung && until.is_none_or(|at| at > now) {
+                return false;
+            }
+            self.doorbell.cancel_park();
+            self.state = FRESH;
+        }
+        true
+    }
+
+    /// When an idle slot looks again by itself.
+    pub(super) fn until(&self) -> Option<Micros> {
+        match self.state {
+            State::Asleep { until } => until,
+            State::Round { .. } => None,
+        }
+    }
+
+    /// A step of a strict slot that is awake.
+    pub(super) fn step(&mut self, clock: &ManualClock) -> Result<Stepped> {
+        let State::Round { at, mut worked, mut until, parking } = self.state else {
+            return Ok(Stepped::Task(Progress::Worked));
+        };
+        let progress = self.step_task(at, clock)?;
+        match progress {
+            Progress::Worked => worked = true,
+            Progress::Idle { until: u } | Progress::Blocked { until: u } => {
+                until = [until, u].into_iter().flatten().min();
+            }
+            Progress::Finished => {}
+        }
+        let at = at + 1;
+        self.state = State::Round { at, worked, until, parking };
+        Ok(if at < self.slot.len() {
+            Stepped::Task(progress)
+        } else {
+            Stepped::RoundOver(progress)
+        })
+    }
+
+    /// After the events of a round: begin another, or sleep.
+    pub(super) fn round_over(&mut self, left: bool, now: Micros) {
+        let State::Round { worked, mut until, parking, .. } = self.state else { return };
+        if worked {
+            self.doorbell.cancel_park();
+            self.state = FRESH;
+            return;
+        }
+        if left {
+            let soon = now + RETRY_US;
+            until = Some(until.map_or(soon, |u| u.min(soon)));
+        }
+        self.state = if parking {
+            State::Asleep { until }
+        } else {
+            self.flag.0.store(false, Ordering::Relaxed);
+            self.doorbell.register(&Waker::from(self.flag.clone()));
+            self.doorbell.prepare_park();
+            State::Round { at: 0, worked: false, until: None, parking: true }
+        };
+    }
+
+    /// Steps one task, whatever the slot does.
+    pub(super) fn step_task(&mut self, i: usize, clock: &ManualClock) -> Result<Progress> {
+        let progress = self.slot.step(i, clock)?;
+        self.last[i] = progress;
+        Ok(progress)
+    }
+
+    /// Delivers the oldest command; false if there is none.
+    pub(super) fn command(&mut self, clock: &ManualClock) -> Result<bool> {
+        let Some(command) = self.commands.pop_front() else { return Ok(false) };
+        self.slot.command(command, clock)?;
+        self.doorbell.ring();
+        match &mut self.state {
+            State::Round { worked, .. } => *worked = true,
+            State::Asleep { .. } => {
+                self.doorbell.cancel_park();
+                self.state = FRESH;
+            }
+        }
+        Ok(true)
+    }
+
+    pub(super) fn picture(&self, now: Micros) -> String {
+        let mut text = format!("  {:?}, {} commands\n", self.state, self.commands.len());
+        for (i, last) in self.last.iter().enumerate() {
+            let context = self.slot.context(i);
+            let (name, waiting) = (&context.info.task_name, context.outbox.len());
+            text += &format!("    {name}: {last:?} at {now}, {waiting} events\n");
+        }
+        text
+    }
+}
+
+/// Now, for pictures.
+pub(super) fn now(clock: &ManualClock) -> Micros {
+    clock.now()
+}
