@@ -44,8 +44,7 @@ pub struct Run {
 }
 
 /// Names of all workloads.
-pub const NAMES: [&str; 11] =
-    ["w1", "w2", "w7", "q0", "q1", "q2", "q3", "q4", "q5", "q7", "q8"];
+pub const NAMES: [&str; 11] = ["w1", "w2", "w7", "q0", "q1", "q2", "q3", "q4", "q5", "q7", "q8"];
 
 /// Runs a workload.
 ///

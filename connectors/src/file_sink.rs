@@ -24,10 +24,10 @@ mod writer;
 
 pub use writer::FileWriter;
 
-use crate::text::{TextFn, Written};
+use crate::text::{TextFn, Written, json_line};
 use disk::Disk;
 use serde::Serialize;
-use std::fmt::{self, Display, Write as _};
+use std::fmt::{Display, Write as _};
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use tidemill_base::{Record, Result};
@@ -98,11 +98,7 @@ impl<T: Record> FileSink<T, ()> {
     where
         T: Serialize,
     {
-        FileSink::new(dir, |view: T::View<'_>, out: &mut String| {
-            let text = serde_json::to_string(&T::from_view(view)).map_err(|_| fmt::Error)?;
-            out.push_str(&text);
-            Ok(())
-        })
+        FileSink::new(dir, json_line::<T>)
     }
 }
 

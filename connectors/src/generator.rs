@@ -222,12 +222,20 @@ impl<G: Generate> SourceReader for GeneratorReader<G> {
         let n = chunk.min(out.remaining().min(allowance) as u64);
         out.split(index);
         self.generate.start(index, class.next, class.step);
-        let (mut i, mut max) = (class.next, class.max);
-        for k in 0..n {
-            let due = self.limiter.as_ref().filter(|_| G::SCHEDULED).map_or(0, |l| l.due(k));
-            max = max.max(self.generate.generate(i, due, out));
-            i = i.saturating_add(class.step);
+        let (mut i, step, mut max) = (class.next, class.step, class.max);
+        if G::SCHEDULED {
+            for k in 0..n {
+                let due = self.limiter.as_ref().map_or(0, |l| l.due(k));
+                max = max.max(self.generate.generate(i, due, out));
+                i = i.wrapping_add(step);
+            }
+        } else {
+            for _ in 0..n {
+                max = max.max(self.generate.generate(i, 0, out));
+                i = i.wrapping_add(step);
+            }
         }
+        let i = class.next.saturating_add(step.saturating_mul(n));
         (class.next, class.max, class.since) = (i, max, class.since + n);
         if let Some(limiter) = &mut self.limiter {
             limiter.took(n as usize);

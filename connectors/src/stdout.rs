@@ -1,7 +1,8 @@
 //! Standard output, a line a record.
 
-use crate::text::{TextFn, Written};
-use std::fmt::Write as _;
+use crate::text::{TextFn, Written, json_line};
+use serde::Serialize;
+use std::fmt::{Display, Write as _};
 use std::io::{self, ErrorKind};
 use std::marker::PhantomData;
 use tidemill_base::{Error, Record, Result, Timestamp};
@@ -38,6 +39,22 @@ impl<T: Record> StdoutSink<T, ()> {
     /// Records as `{:?}` shows them.
     pub fn debug() -> StdoutSink<T, impl TextFn<T>> {
         StdoutSink::new(|view: T::View<'_>, out: &mut String| write!(out, "{view:?}"))
+    }
+
+    /// Records as `{}` shows them.
+    pub fn display() -> StdoutSink<T, impl TextFn<T>>
+    where
+        for<'a> T::View<'a>: Display,
+    {
+        StdoutSink::new(|view: T::View<'_>, out: &mut String| write!(out, "{view}"))
+    }
+
+    /// Records as JSON lines; makes an owned record of each.
+    pub fn json() -> StdoutSink<T, impl TextFn<T>>
+    where
+        T: Serialize,
+    {
+        StdoutSink::new(json_line::<T>)
     }
 }
 

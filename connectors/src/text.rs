@@ -1,5 +1,6 @@
 //! Text that user functions write.
 
+use serde::Serialize;
 use std::fmt;
 use tidemill_base::Record;
 
@@ -35,4 +36,11 @@ where
     T: Record,
     F: for<'a> FnMut(T::View<'a>, &mut String) -> fmt::Result + Clone + Send + 'static,
 {
+}
+
+/// Appends a record as a line of JSON.
+pub(crate) fn json_line<T: Record + Serialize>(view: T::View<'_>, out: &mut String) -> fmt::Result {
+    let text = serde_json::to_string(&T::from_view(view)).map_err(|_| fmt::Error)?;
+    out.push_str(&text);
+    Ok(())
 }

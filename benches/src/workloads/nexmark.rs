@@ -29,8 +29,14 @@ pub(super) fn run(name: &str, spec: &Spec) -> Result<Run> {
             }));
         }
         "q1" => {
-            bids(events, |b| (b.auction, b.bidder, b.price * 908 / 1000))
-                .add_sink(digest::<(u64, u64, u64)>(&tally, |(a, b, p)| row(&[a, b, p])));
+            bids(events, |b| (b.auction, b.bidder, b.price * 908 / 1000)).add_sink(digest::<(
+                u64,
+                u64,
+                u64,
+            )>(
+                &tally,
+                |(a, b, p)| row(&[a, b, p]),
+            ));
         }
         "q2" => {
             bids(events, |b| (b.auction, b.bidder, b.price))

@@ -7,19 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemill::connectors::GeneratorSource;
 use tidemill::prelude::*;
+use tidemill::text::words;
 
 pub(super) fn w2(spec: &Spec) -> Result<Run> {
     let (tally, half) = (Tally::default(), HalfTime::default());
     let vocabulary = Arc::new(Vocabulary::new());
     let (events, counted) = (spec.events, half.clone());
-    let lines = GeneratorSource::in_place(Some(events), String::new(), move |i, line: &mut String| {
-        counted.event(i, events / 2);
-        vocabulary.line(i, line);
-        line_time(i)
-    });
+    let lines =
+        GeneratorSource::in_place(Some(events), String::new(), move |i, line: &mut String| {
+            counted.event(i, events / 2);
+            vocabulary.line(i, line);
+            line_time(i)
+        });
     let env = Env::new("w2").parallelism(spec.cores);
     env.add_source(lines.bounded_lateness(5_000))
-        .flat_map::<String, _>(|line, emit| line.split(' ').for_each(|word| emit(word)))
+        .flat_map::<String, _>(|line, emit| words(line).for_each(|word| emit(word)))
         .key_by::<String, _>(|word| *word)
         .window(Tumbling::of(Duration::from_secs(10)))
         .with_window()

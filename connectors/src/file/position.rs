@@ -1,5 +1,5 @@
-//! What a checkpoint knows of a file source: one entry a split that is not done, and a marker for
-//! each subtask, so that a source that is done is not taken for a new one.
+//! What a checkpoint knows of a file source: one entry a split that is not done; a marker for a
+//! subtask that has none, so that a source that is done is not taken for a new one.
 
 use super::lane::Part;
 use crate::codec::{Decode, Encode};

@@ -477,7 +477,7 @@ impl<F: Format> SourceReader for FileReader<F> {
     }
 
     fn snapshot(&mut self) -> Result<Vec<Vec<u8>>> {
-        let mut entries = vec![Entry::marker()];
+        let mut entries = Vec::new();
         for (file, part) in self.lanes.iter().flat_map(|l| &l.parts) {
             let source = &mut self.files[*file];
             if source.tracked.is_some() {
@@ -485,6 +485,9 @@ impl<F: Format> SourceReader for FileReader<F> {
             } else if !part.is_done() {
                 entries.push(Entry::range(&source.path, *part));
             }
+        }
+        if entries.is_empty() {
+            entries.push(Entry::marker());
         }
         Ok(entries)
     }

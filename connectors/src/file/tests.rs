@@ -1,6 +1,7 @@
 //! Law of the file source: every line once.
 
 mod bad;
+mod engine;
 mod follow;
 mod lines;
 

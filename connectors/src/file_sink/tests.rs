@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tidemill_base::{Error, Severity};
 use tidemill_runtime::sink::SinkWriter;
 
-type Line = fn(u64, &mut String) -> fmt::Result;
+type Line = fn(u64, &mut String) -> std::fmt::Result;
 type TestSink = FileSink<u64, Line>;
 type TestWriter = FileWriter<Line>;
 
@@ -99,7 +99,8 @@ fn run(
 /// Runs with crashes after the given numbers of operations, then to the end. Returns how many
 /// operations the first run would have needed.
 fn crash_and_recover(fuels: &[u64], parallelisms: &[u32], max_bytes: u64) -> u64 {
-    let dir = tempfile::tempdir().unwrap();
+    // In memory where there is such a thing: it syncs thousands of times.
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let out = dir.path().join("deep/out");
     let (mut complete, mut next_epoch) = (None, 1);
     let tank = Arc::new(AtomicU64::new(0));

@@ -1,5 +1,7 @@
 //! Broadcast state: a stream of rules that every subtask of another stream's operator knows.
 
+#![expect(clippy::type_complexity, reason = "recipes are typed by all that they are made of")]
+
 use crate::keyed::KeyedStream;
 use crate::pipe::{HeadPipe, InputSpec, OperatorFactory, Pipe};
 use crate::side_output::{SideFactory, Sides};
@@ -238,7 +240,6 @@ where
 pub struct BroadcastClosures<I, B, MK, V, O, Fun, U> {
     closures: (Fun, U),
     sides: Sides,
-    #[expect(clippy::type_complexity, reason = "a list of types")]
     types: PhantomData<fn() -> (I, B, MK, V, O)>,
 }
 

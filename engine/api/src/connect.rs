@@ -1,5 +1,7 @@
 //! Two streams into one operator.
 
+#![expect(clippy::type_complexity, reason = "recipes are typed by all that they are made of")]
+
 use crate::graph::Operator as Node;
 use crate::keyed::KeyedStream;
 use crate::pipe::{HeadPipe, InputSpec, OperatorFactory, Pipe};

@@ -108,8 +108,7 @@ impl Env {
         strategy: W,
     ) -> Stream<S::Item, SourcePipe<S, W::Assigner>> {
         let operator = self.graph.add(&source.name(), OperatorKind::Source, true);
-        let pipe =
-            SourcePipe { source, assigner: strategy.assigner(), operator: operator.number };
+        let pipe = SourcePipe { source, assigner: strategy.assigner(), operator: operator.number };
         Stream { env: self.clone(), pipe, chain: vec![operator] }
     }
     /// A stream of the elements of a vector, for tests and first steps.

@@ -1,5 +1,7 @@
 //! Joins of keyed streams.
 
+#![expect(clippy::type_complexity, reason = "recipes are typed by all that they are made of")]
+
 use crate::connect::KeyedConnected;
 use crate::keyed::KeyedStream;
 use crate::pipe::{HeadPipe, OperatorFactory, Pipe};

@@ -31,6 +31,7 @@ mod process;
 mod side_output;
 mod strategy;
 mod stream;
+pub mod text;
 mod window;
 
 pub use broadcast::{BroadcastClosures, BroadcastConnected, BroadcastFactory, KeyedBroadcast};
@@ -40,9 +41,7 @@ pub use join::{All, InInterval, InWindow, Join, JoinFactory};
 pub use keyed::KeyedStream;
 pub use process::{NoTimer, ProcessFactory, ProcessPipe, RollingFactory, ValueFactory};
 pub use side_output::{OutputTag, SideFactory, SidePipe, Sides};
-pub use strategy::{
-    EventTime, NativeTime, SourceTime, WatermarkStrategy, event_time, source_time,
-};
+pub use strategy::{EventTime, NativeTime, SourceTime, WatermarkStrategy, event_time, source_time};
 pub use stream::{SharedStream, SinkHandle, Stream};
 pub use tidemill_base::record::List;
 pub use tidemill_base::{Error, Key, Record, Result, Timestamp};
@@ -51,11 +50,11 @@ pub use tidemill_coordination::{Backoff, RestartStrategy};
 pub use tidemill_keyed::{
     ListState, MapState, ReducingState, StateTtl, States, TtlTime, ValueState,
 };
+pub use tidemill_macros::{Key, Record};
 pub use tidemill_runtime::process::{
     BroadcastProcess, CoProcess, KeyedProcess, ProcessContext, Timer, TimerKind,
     broadcast::BroadcastMap, plain::PlainContext,
 };
-pub use tidemill_macros::{Key, Record};
 pub use tidemill_runtime::sink::{Sink, SinkContext, SinkWriter};
 pub use tidemill_runtime::source::{Emit, Polled, Source, SourceContext, SourceReader};
 pub use window::{
@@ -72,9 +71,7 @@ pub mod __private {
 /// What a job usually needs.
 pub mod prelude {
     pub use crate::connectors::*;
-    pub use crate::{
-        Aggregate, Count, Global, Session, Sliding, Trigger, Tumbling, Window,
-    };
+    pub use crate::{Aggregate, Count, Global, Session, Sliding, Trigger, Tumbling, Window};
     pub use crate::{
         BroadcastMap, BroadcastProcess, CoProcess, Env, Error, Key, KeyedProcess, KeyedStream,
         ListState, MapState, OutputTag, PlainContext, ProcessContext, Record, ReducingState,

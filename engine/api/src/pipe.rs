@@ -118,8 +118,7 @@ impl<O: OperatorFactory> Pipe for HeadPipe<O> {
 fn restored_channels(io: &Io, operator: u64, inputs: &[InputSpec]) -> Result<Vec<(usize, Batch)>> {
     let mut out = Vec::new();
     for (input, spec) in inputs.iter().enumerate() {
-        let section =
-            SectionId { operator, kind: SectionKind::ChannelState, state: input as u16 };
+        let section = SectionId { operator, kind: SectionKind::ChannelState, state: input as u16 };
         let entries = io.context.declare(section, &format!("input {input}"), (spec.shape)());
         for (old, payload) in entries {
             let (batch, _) = Batch::decode(payload)?;
@@ -265,8 +264,7 @@ where
         G: FnOnce(&mut Io) -> Result<S>,
     {
         let (operator, function, lateness) = (self.position, self.function, self.lateness);
-        self.previous.build(io, move |io| {
-            Ok(Timestamps::new(operator, function, lateness, tail(io)?))
-        })
+        self.previous
+            .build(io, move |io| Ok(Timestamps::new(operator, function, lateness, tail(io)?)))
     }
 }

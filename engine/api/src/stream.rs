@@ -99,10 +99,7 @@ impl<T: Record, P: Pipe<Out = T>> Stream<T, P> {
     }
 
     /// Like [`Stream::map`], with an owned record.
-    pub fn map_owned<U, F>(
-        self,
-        mut function: F,
-    ) -> Stream<U, impl Pipe<Out = U>>
+    pub fn map_owned<U, F>(self, mut function: F) -> Stream<U, impl Pipe<Out = U>>
     where
         U: Record,
         F: FnMut(T) -> U + Clone + Send + 'static,
@@ -209,8 +206,8 @@ impl<T: Record, P: Pipe<Out = T>> Stream<T, P> {
     pub fn union<Q: Pipe<Out = T>>(self, other: Stream<T, Q>) -> Stream<T, ReadPipe<T>> {
         let env = self.env.clone();
         let head = env.graph.add("union", OperatorKind::Union, false);
-        let equal = env.graph.parallelism_of(self.chain[0])
-            == env.graph.parallelism_of(other.chain[0]);
+        let equal =
+            env.graph.parallelism_of(self.chain[0]) == env.graph.parallelism_of(other.chain[0]);
         let own = env.graph.parallelism_of(self.chain[0]);
         env.graph.edit(head, |s| s.parallelism = Some(own));
         let second = if equal { Partitioning::Forward } else { Partitioning::Rebalance };
@@ -266,9 +263,8 @@ impl<T: Record, P: Pipe<Out = T>> Stream<T, P> {
         match partitioning {
             Partitioning::Forward => self.close_edge(edge, |_, _| ForwardRouter),
             Partitioning::Broadcast => self.close_edge(edge, |_, _| BroadcastRouter),
-            _ => self.close_edge(edge, |lanes, io| {
-                RebalanceRouter::new(lanes, io.context.info.subtask)
-            }),
+            _ => self
+                .close_edge(edge, |lanes, io| RebalanceRouter::new(lanes, io.context.info.subtask)),
         }
     }
 

@@ -1,8 +1,8 @@
 //! A source and a sink written by a user of the crate, in a job with an exchange, checkpoints and
 //! a restore.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tidemill::{Env, Result};
 use tidemill_runtime::sink::{Sink, SinkContext, SinkWriter};
@@ -102,8 +102,7 @@ fn a_finished_job_restores_as_finished() {
     let path = dir.path().to_str().unwrap();
     let run = |restore: bool| {
         let sum = Sum::default();
-        let env =
-            Env::new("numbers").parallelism(2).checkpoint_every(Duration::from_millis(20));
+        let env = Env::new("numbers").parallelism(2).checkpoint_every(Duration::from_millis(20));
         env.add_source(Numbers { total: 10_000 }).shared().stream().add_sink(sum.clone());
         let mut flags = vec!["--checkpoint-dir", path];
         if restore {

@@ -218,12 +218,7 @@ impl Batch {
         assert!(i < self.len(), "record {i} of a batch of {}", self.len());
         let (timestamp, hash, end) = self.meta(i);
         let start = if i == 0 { 0 } else { self.meta(i - 1).2 };
-        RawRecord {
-            bytes: &self.buffer.bytes()[start..end],
-            start,
-            timestamp,
-            hash,
-        }
+        RawRecord { bytes: &self.buffer.bytes()[start..end], start, timestamp, hash }
     }
 
     /// A batch of the chosen records only; `None` if there are none.
@@ -235,7 +230,9 @@ impl Batch {
                 let mut larger = BatchBuilder::new(Buffer::with_bytes(2 * self.bytes_used() + 64));
                 let sealed = builder.seal();
                 for j in 0..sealed.len() {
-                    larger.push_raw(sealed.raw(j)).map_err(|Full| damaged(format!("record {j}")))?;
+                    larger
+                        .push_raw(sealed.raw(j))
+                        .map_err(|Full| damaged(format!("record {j}")))?;
                 }
                 larger.push_raw(self.raw(i)).map_err(|Full| damaged(format!("record {i}")))?;
                 builder = larger;
@@ -246,11 +243,7 @@ impl Batch {
 
     /// All records in order.
     pub fn iter<T: Record>(&self) -> Iter<'_, T> {
-        Iter {
-            batch: self,
-            next: 0,
-            record: PhantomData,
-        }
+        Iter { batch: self, next: 0, record: PhantomData }
     }
 
     /// Appends the encoded batch to `out`.
@@ -272,15 +265,10 @@ impl Batch {
             Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
         };
         let (Some(count), Some(data_len)) = (word(0), word(4)) else {
-            return Err(damaged(format!(
-                "{} bytes, shorter than its header",
-                bytes.len()
-            )));
+            return Err(damaged(format!("{} bytes, shorter than its header", bytes.len())));
         };
         let (n, data) = (count as usize, data_len as usize);
-        let total = n
-            .checked_mul(META)
-            .and_then(|m| m.checked_add(data)?.checked_add(8));
+        let total = n.checked_mul(META).and_then(|m| m.checked_add(data)?.checked_add(8));
         let total = total.filter(|&t| t <= bytes.len()).ok_or_else(|| {
             damaged(format!(
                 "{count} records, {data_len} data bytes announced, {} there",
@@ -300,16 +288,12 @@ impl Batch {
         for i in 0..n {
             let end = batch.meta(i).2;
             if end < last || end > data {
-                return Err(damaged(format!(
-                    "record {i} ends at {end}, after {last} of {data}"
-                )));
+                return Err(damaged(format!("record {i} ends at {end}, after {last} of {data}")));
             }
             last = end;
         }
         if last != data {
-            return Err(damaged(format!(
-                "{data} data bytes, the last record ends at {last}"
-            )));
+            return Err(damaged(format!("{data} data bytes, the last record ends at {last}")));
         }
         Ok((batch, total))
     }
@@ -319,9 +303,7 @@ impl Batch {
         for i in 0..self.len() {
             let end = self.meta(i).2;
             let start = if i == 0 { 0 } else { self.meta(i - 1).2 };
-            let root = end
-                .checked_sub(size_of::<T::Archived>())
-                .filter(|&r| r >= start);
+            let root = end.checked_sub(size_of::<T::Archived>()).filter(|&r| r >= start);
             let Some(root) = root else {
                 return Err(damaged(format!("record {i} has {} bytes", end - start)));
             };

@@ -31,9 +31,7 @@ impl Buffer {
 
     /// A buffer of at least `bytes`, rounded up to [`ALIGN`].
     pub fn with_bytes(bytes: usize) -> Self {
-        Buffer {
-            blocks: vec![Block([0; ALIGN]); bytes.div_ceil(ALIGN)].into_boxed_slice(),
-        }
+        Buffer { blocks: vec![Block([0; ALIGN]); bytes.div_ceil(ALIGN)].into_boxed_slice() }
     }
 
     /// Length in bytes.

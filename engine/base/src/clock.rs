@@ -25,14 +25,9 @@ pub struct SystemClock {
 
 impl SystemClock {
     /// A clock that starts at zero now.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the clock that others take"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that others take")]
     pub fn new() -> Self {
-        SystemClock {
-            start: Instant::now(),
-        }
+        SystemClock { start: Instant::now() }
     }
 }
 
@@ -47,14 +42,9 @@ impl Clock for SystemClock {
     fn now(&self) -> Micros {
         self.start.elapsed().as_micros() as u64
     }
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the clock that others take"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that others take")]
     fn wall_ms(&self) -> i64 {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_millis() as i64)
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
     }
 }
 

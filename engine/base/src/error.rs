@@ -26,24 +26,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error after which the same call may succeed.
     pub fn retry(message: impl Into<String>) -> Self {
-        Error {
-            severity: Severity::Retry,
-            message: message.into(),
-        }
+        Error { severity: Severity::Retry, message: message.into() }
     }
     /// An error that ends this attempt; the restart strategy decides what follows.
     pub fn attempt(message: impl Into<String>) -> Self {
-        Error {
-            severity: Severity::FailAttempt,
-            message: message.into(),
-        }
+        Error { severity: Severity::FailAttempt, message: message.into() }
     }
     /// An error that no restart cures (bad configuration, bad program, bad input).
     pub fn job(message: impl Into<String>) -> Self {
-        Error {
-            severity: Severity::FailJob,
-            message: message.into(),
-        }
+        Error { severity: Severity::FailJob, message: message.into() }
     }
     /// What the caller must do.
     pub fn severity(&self) -> Severity {

@@ -6,6 +6,8 @@
 //! One hash serves three purposes from disjoint bits: the key group takes the top bits, tables
 //! take their tag from the middle and their position from the low ones.
 
+use crate::short::pair;
+
 const K0: u64 = 0x9E37_79B9_7F4A_7C15;
 const K1: u64 = 0xD6E8_FEB8_6659_FD93;
 const K2: u64 = 0xA076_1D64_78BD_642F;
@@ -34,7 +36,7 @@ pub fn combine(a: u64, b: u64) -> u64 {
 pub fn hash_bytes(bytes: &[u8]) -> u64 {
     let n = bytes.len();
     if n <= 16 {
-        let (a, b) = short(bytes);
+        let (a, b) = pair(bytes);
         return fold(a ^ K0, b ^ K1 ^ (n as u64).wrapping_mul(K2));
     }
     let mut h = K2 ^ n as u64;
@@ -51,27 +53,6 @@ fn word(b: &[u8], at: usize) -> u64 {
     let mut w = [0; 8];
     w.copy_from_slice(&b[at..at + 8]);
     u64::from_le_bytes(w)
-}
-
-/// The at most 16 bytes as two integers; together with the length they determine the bytes.
-#[inline(always)]
-fn short(b: &[u8]) -> (u64, u64) {
-    let n = b.len();
-    if n >= 8 {
-        (word(b, 0), word(b, n - 8))
-    } else if n >= 4 {
-        let half = |at: usize| {
-            let mut w = [0; 4];
-            w.copy_from_slice(&b[at..at + 4]);
-            u64::from(u32::from_le_bytes(w))
-        };
-        (half(0), half(n - 4))
-    } else if n > 0 {
-        let x = u64::from(b[0]) | u64::from(b[n / 2]) << 8 | u64::from(b[n - 1]) << 16;
-        (x, 0)
-    } else {
-        (0, 0)
-    }
 }
 
 /// The key group of a hash, in `0..max_parallelism`.
@@ -92,20 +73,8 @@ mod tests {
             (7_423_383_483_382_639_721, 494_474_263_449_348_215)
         );
         assert_eq!(hash_bytes(b"tidemill"), 6705586572780496476);
-        assert_eq!(
-            hash_bytes(b"a key longer than sixteen bytes"),
-            6376949175122975035
-        );
-        let words = [
-            "",
-            "a",
-            "ab",
-            "abc",
-            "abcd",
-            "abcdefgh",
-            "abcdefghi",
-            "0123456789abcdef0",
-        ];
+        assert_eq!(hash_bytes(b"a key longer than sixteen bytes"), 6376949175122975035);
+        let words = ["", "a", "ab", "abc", "abcd", "abcdefgh", "abcdefghi", "0123456789abcdef0"];
         let all: HashSet<u64> = words.iter().map(|w| hash_bytes(w.as_bytes())).collect();
         assert_eq!(all.len(), words.len());
     }

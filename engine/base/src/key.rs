@@ -2,6 +2,7 @@
 
 use crate::hash::{combine, hash_bytes, hash_u64};
 use crate::record::Record;
+use crate::short::pair;
 
 /// A record that can be a key. `#[derive(Key)]` implements it for structs of keys.
 ///
@@ -175,7 +176,13 @@ impl Key for String {
     }
     #[inline(always)]
     fn matches(slot: &StrSlot, view: &str, heap: &KeyHeap) -> bool {
-        slot.len as usize == view.len() && slot.bytes(heap) == view.as_bytes()
+        if slot.len as usize != view.len() {
+            return false;
+        }
+        if view.len() <= INLINE {
+            return pair(&slot.text[..view.len()]) == pair(view.as_bytes());
+        }
+        slot.bytes(heap) == view.as_bytes()
     }
     #[inline(always)]
     #[expect(unsafe_code, reason = "the stored bytes came from a str")]

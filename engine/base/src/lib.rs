@@ -21,6 +21,7 @@ pub mod hash;
 pub mod key;
 pub mod metrics;
 pub mod record;
+mod short;
 pub mod time;
 
 pub use batch::{Batch, BatchBuilder, Full};

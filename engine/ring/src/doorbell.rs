@@ -126,9 +126,7 @@ impl Doorbell {
         // Acquire: D4. One producer of many gets the `true` and does the waking: D3. Not a plain swap,
         // which would write `false` over `false` as well: then no longer each `false` of a producer has
         // a wake-up behind it.
-        let flag = self
-            .sleeping
-            .compare_exchange(true, false, Ordering::AcqRel, Ordering::Relaxed);
+        let flag = self.sleeping.compare_exchange(true, false, Ordering::AcqRel, Ordering::Relaxed);
         if flag.is_ok() {
             self.waker.wake();
         }

@@ -34,20 +34,11 @@ use crate::sync::Arc;
 use std::error::Error;
 use std::fmt;
 
-#[expect(
-    unsafe_code,
-    reason = "takes elements out of slots that R2 gives to the receiver"
-)]
+#[expect(unsafe_code, reason = "takes elements out of slots that R2 gives to the receiver")]
 mod recv;
-#[expect(
-    unsafe_code,
-    reason = "puts elements into slots that R2 gives to the sender"
-)]
+#[expect(unsafe_code, reason = "puts elements into slots that R2 gives to the sender")]
 mod send;
-#[expect(
-    unsafe_code,
-    reason = "slots are uninitialised memory shared by two threads"
-)]
+#[expect(unsafe_code, reason = "slots are uninitialised memory shared by two threads")]
 mod state;
 
 #[cfg(all(test, not(loom)))]
@@ -79,10 +70,7 @@ fn ring_at<T: Send>(capacity: usize, start: usize) -> (Sender<T>, Receiver<T>) {
         "a ring of {capacity} elements was asked for, the limit is {CAPACITY_MAX}: use a smaller capacity"
     );
     let state = Arc::new(State::new(capacity.next_power_of_two(), start));
-    (
-        Sender::new(Arc::clone(&state), start),
-        Receiver::new(state, start),
-    )
+    (Sender::new(Arc::clone(&state), start), Receiver::new(state, start))
 }
 
 /// The ring was full: here is the element back, push it again when the receiver has made room.

@@ -5,10 +5,7 @@
 //! the same.
 
 #![cfg(loom)]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a helper of the tests joins its threads, too"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of the tests joins its threads, too")]
 
 use loom::future::block_on;
 use loom::model::Builder;
@@ -100,9 +97,7 @@ fn free_slots_never_promise_too_much() {
             }
             pushed
         });
-        let popped = [receiver.try_pop(), receiver.try_pop()]
-            .into_iter()
-            .flatten();
+        let popped = [receiver.try_pop(), receiver.try_pop()].into_iter().flatten();
         let mut all: Vec<usize> = popped.collect();
         let pushed = producer.join().unwrap();
         all.extend(std::iter::from_fn(|| receiver.try_pop()));

@@ -45,6 +45,8 @@ pub struct ChannelSender {
     options: ChannelOptions,
     /// The consumer's slot, if it is another one.
     doorbell: Option<Arc<Doorbell>>,
+    #[cfg(any(debug_assertions, feature = "check"))]
+    checker: crate::check::ChannelChecker,
 }
 
 /// The consumer's end.
@@ -74,6 +76,8 @@ pub fn channel(
         allocated: 0,
         options,
         doorbell: consumer,
+        #[cfg(any(debug_assertions, feature = "check"))]
+        checker: Default::default(),
     };
     (sender, ChannelReceiver { elements: elements_rx, back, ordered: false, doorbell: producer })
 }
@@ -125,6 +129,8 @@ impl ChannelSender {
 
     /// Sends an element. Never fails and never waits: a full ring keeps it here, in order.
     pub fn send(&mut self, element: Element) {
+        #[cfg(any(debug_assertions, feature = "check"))]
+        self.checker.element(&element);
         self.flush_waiting();
         if self.waiting.is_empty() {
             if let Err(full) = self.elements.try_push(element) {

@@ -272,9 +272,7 @@ impl Gate {
                 input: self.channels[channel].input,
                 batch,
             }),
-            Element::Watermark(w) => {
-                self.watermarks.advance(channel, w).map(Delivery::Watermark)
-            }
+            Element::Watermark(w) => self.watermarks.advance(channel, w).map(Delivery::Watermark),
             Element::Status(status) => {
                 let advanced = self.watermarks.set_idle(channel, status == Status::Idle);
                 let idle = self.watermarks.all_idle();

@@ -15,9 +15,12 @@
 
 #![deny(unsafe_code)]
 
+pub mod ahead;
 pub mod align;
 pub mod blame;
 pub mod channel;
+#[cfg(any(debug_assertions, feature = "check"))]
+pub mod check;
 pub mod context;
 pub mod deploy;
 pub mod gate;

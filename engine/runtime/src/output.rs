@@ -4,6 +4,8 @@
 //!   O1  Elements of one lane leave in the order in which they were pushed: a control element
 //!       leaves after the records before it.
 //!   O2  A record is in exactly one lane, except on broadcast edges, where it is in all.
+//!   O3  Nothing follows the end: a finished task that acknowledges a checkpoint sends no barrier,
+//!       its consumers count it as arrived.
 
 use crate::channel::ChannelSender;
 use crate::context::{Context, owner};
@@ -121,6 +123,7 @@ pub struct EdgeWriter<T, R> {
     router: R,
     context: Context,
     flushed_at: Micros,
+    ended: bool,
     record: PhantomData<fn(T)>,
 }
 
@@ -128,7 +131,7 @@ impl<T: Record, R: Router<T>> EdgeWriter<T, R> {
     /// Writes to `senders`, one a consumer subtask.
     pub fn new(senders: Vec<ChannelSender>, router: R, context: Context) -> Self {
         let lanes = senders.into_iter().map(|sender| Lane { sender, builder: None }).collect();
-        EdgeWriter { lanes, router, context, flushed_at: 0, record: PhantomData }
+        EdgeWriter { lanes, router, context, flushed_at: 0, ended: false, record: PhantomData }
     }
 
     #[inline(always)]
@@ -224,10 +227,14 @@ impl<T: Record, R: Router<T>> Stage<T> for EdgeWriter<T, R> {
 
     fn control(&mut self, control: Control) -> Result<()> {
         match control {
+            _ if self.ended => {}
             Control::Watermark(w) => self.send_all(|| Element::Watermark(w)),
             Control::Status(s) => self.send_all(|| Element::Status(s)),
             Control::Barrier(b) => self.send_all(|| Element::Barrier(b)),
-            Control::End => self.send_all(|| Element::End),
+            Control::End => {
+                self.send_all(|| Element::End);
+                self.ended = true;
+            }
             Control::Flush => self.seal_all(),
             Control::Commit(_) | Control::Abort(_) => {}
         }

@@ -96,9 +96,8 @@ impl<T: Record, W: SinkWriter<T>> SinkStage<T, W> {
         let entries = context.declare(section, &sink.name(), String::from("committables"));
         let info = &context.info;
         let restored = context.restored.as_ref().map(|_| {
-            let mine = |e: &&(u32, Vec<u8>)| {
-                crate::output::heir(e.0, info.parallelism) == info.subtask
-            };
+            let mine =
+                |e: &&(u32, Vec<u8>)| crate::output::heir(e.0, info.parallelism) == info.subtask;
             entries.iter().filter(mine).map(|e| e.1.clone()).collect()
         });
         let cx = SinkContext {

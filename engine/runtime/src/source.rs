@@ -109,6 +109,9 @@ pub trait Emit<T: Record> {
 
 /// Timestamps and watermarks of a source.
 pub trait Assigner<T: Record>: Clone + Send + 'static {
+    /// Whether it needs each split's greatest timestamp, for watermarks of its own.
+    const TRACKS_TIME: bool = true;
+
     /// The record's event time; `native` is what the connector says.
     fn timestamp(&mut self, view: T::View<'_>, native: Timestamp) -> Timestamp;
     /// How far records may be behind the greatest timestamp; `None`: only the connector's own
@@ -129,6 +132,8 @@ pub trait Assigner<T: Record>: Clone + Send + 'static {
 pub struct Native;
 
 impl<T: Record> Assigner<T> for Native {
+    const TRACKS_TIME: bool = false;
+
     #[inline(always)]
     fn timestamp(&mut self, _: T::View<'_>, native: Timestamp) -> Timestamp {
         native
@@ -209,6 +214,8 @@ struct Output<'a, T, S, A> {
     current: usize,
     max: Timestamp,
     emitted: usize,
+    /// Of those, how many `settle` has seen.
+    settled: usize,
     budget: usize,
     now: Micros,
     record: PhantomData<fn(T)>,
@@ -218,7 +225,8 @@ impl<T: Record, S, A> Output<'_, T, S, A> {
     /// Carries the current split's maximum over to its entry.
     fn settle(&mut self) {
         let (current, max, now) = (self.current, self.max, self.now);
-        if max > WATERMARK_MIN {
+        if self.emitted > self.settled {
+            self.settled = self.emitted;
             let split = self.splits.at(current, now);
             split.max = split.max.max(max);
             split.last_at = now;
@@ -235,7 +243,9 @@ impl<T: Record, S: Stage<T>, A: Assigner<T>> Emit<T> for Output<'_, T, S, A> {
     #[inline(always)]
     fn emit(&mut self, view: T::View<'_>, timestamp: Timestamp) {
         let timestamp = self.assigner.timestamp(view, timestamp);
-        self.max = self.max.max(timestamp);
+        if A::TRACKS_TIME {
+            self.max = self.max.max(timestamp);
+        }
         self.emitted += 1;
         self.chain.push(view, timestamp);
     }
@@ -369,6 +379,7 @@ impl<R: SourceReader, A: Assigner<R::Item>, S: Stage<R::Item>> SourceTask<R, A, 
             current: 0,
             max: WATERMARK_MIN,
             emitted: 0,
+            settled: 0,
             budget,
             now,
             record: PhantomData,

@@ -1,6 +1,6 @@
 //! The table of one operator state (or of one window slice) on the heap.
 //!
-//! An index of hash bits ([`index`]) points into a slab of entries ([`slab`]); entries keep their
+//! An index of hash bits (`index.rs`) points into a slab of entries (`slab.rs`); entries keep their
 //! id for life. A snapshot runs beside updates: see `heap/snapshot.rs`.
 //!
 //! Invariants

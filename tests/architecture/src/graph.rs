@@ -22,10 +22,7 @@ pub struct Crate {
 /// Names the field that is missing or is not what cargo documents.
 pub fn read(metadata: &Value) -> Result<Vec<Crate>, String> {
     let root = text(metadata, "workspace_root")?;
-    list(metadata, "packages")?
-        .iter()
-        .map(|package| read_package(package, root))
-        .collect()
+    list(metadata, "packages")?.iter().map(|package| read_package(package, root)).collect()
 }
 
 fn read_package(package: &Value, root: &str) -> Result<Crate, String> {
@@ -41,11 +38,7 @@ fn read_package(package: &Value, root: &str) -> Result<Crate, String> {
             dependencies.push(text(dependency, "name")?.to_owned());
         }
     }
-    Ok(Crate {
-        name: name.to_owned(),
-        folder: folder.trim_matches('/').to_owned(),
-        dependencies,
-    })
+    Ok(Crate { name: name.to_owned(), folder: folder.trim_matches('/').to_owned(), dependencies })
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> Result<&'a str, String> {

@@ -81,18 +81,10 @@ fn check_place(subject: &Crate, found: &mut Vec<Violation>) {
     let Crate { name, folder, .. } = subject;
     match rank(name) {
         Some(at) if ORDER[at].1 != folder => {
-            report(
-                found,
-                "A1",
-                format!("{name} lies in {folder}, its place is {}", ORDER[at].1),
-            );
+            report(found, "A1", format!("{name} lies in {folder}, its place is {}", ORDER[at].1));
         }
         None if !OUTSIDE.contains(&folder.split('/').next().unwrap_or_default()) => {
-            report(
-                found,
-                "A1",
-                format!("{name} in {folder} has no place in ORDER: give it one"),
-            );
+            report(found, "A1", format!("{name} in {folder} has no place in ORDER: give it one"));
         }
         _ => {}
     }
@@ -132,18 +124,11 @@ fn check_reach(subject: &Crate, crates: &[Crate], found: &mut Vec<Violation>) {
         _ => return,
     };
     let reached = reach(&subject.name, crates);
-    for target in forbidden
-        .1
-        .iter()
-        .filter(|target| reached.contains(**target))
-    {
+    for target in forbidden.1.iter().filter(|target| reached.contains(**target)) {
         report(
             found,
             forbidden.0,
-            format!(
-                "{} must never reach {target}, not even through another crate",
-                subject.name
-            ),
+            format!("{} must never reach {target}, not even through another crate", subject.name),
         );
     }
 }
@@ -153,10 +138,7 @@ fn check_executor(subject: &Crate, found: &mut Vec<Violation>) {
         report(
             found,
             "A5",
-            format!(
-                "{} depends on {EXECUTOR}: only {RUNTIME} may know the executor",
-                subject.name
-            ),
+            format!("{} depends on {EXECUTOR}: only {RUNTIME} may know the executor", subject.name),
         );
     }
 }

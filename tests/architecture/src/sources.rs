@@ -24,12 +24,7 @@ pub fn opens_with_doc(text: &str) -> bool {
 #[must_use]
 pub fn first_use_of_executor(text: &str) -> Option<usize> {
     text.lines()
-        .position(|line| {
-            line.split("//")
-                .next()
-                .unwrap_or_default()
-                .contains("glommio")
-        })
+        .position(|line| line.split("//").next().unwrap_or_default().contains("glommio"))
         .map(|index| index + 1)
 }
 
@@ -89,14 +84,8 @@ mod tests {
 
     #[test]
     fn s2_sees_code_not_comments() {
-        assert_eq!(
-            first_use_of_executor("//! Unlike glommio.\nlet a = 1; // glommio\n"),
-            None
-        );
-        assert_eq!(
-            first_use_of_executor("//! Shell.\nuse glommio::Task;\n"),
-            Some(2)
-        );
+        assert_eq!(first_use_of_executor("//! Unlike glommio.\nlet a = 1; // glommio\n"), None);
+        assert_eq!(first_use_of_executor("//! Shell.\nuse glommio::Task;\n"), Some(2));
         assert!(is_shell(Path::new("worker.rs")));
         assert!(is_shell(Path::new("worker/park.rs")));
         assert!(!is_shell(Path::new("task/worker.rs")));
@@ -109,9 +98,6 @@ mod tests {
         let files = rust_files(own).unwrap();
         assert!(files.contains(&own.join("src/rules/tests.rs")));
         assert!(files.contains(&own.join("tests/workspace.rs")));
-        assert_eq!(
-            rust_files(&own.join("absent")).unwrap(),
-            [""; 0].map(PathBuf::from)
-        );
+        assert_eq!(rust_files(&own.join("absent")).unwrap(), [""; 0].map(PathBuf::from));
     }
 }

@@ -12,13 +12,7 @@ fn root() -> PathBuf {
 fn arrows_between_crates_point_down() {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--no-deps",
-            "--offline",
-        ])
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
         .current_dir(root())
         .output()
         .unwrap();
@@ -26,14 +20,8 @@ fn arrows_between_crates_point_down() {
     assert!(output.status.success(), "cargo metadata failed: {said}");
 
     let crates = graph::read(&serde_json::from_slice(&output.stdout).unwrap()).unwrap();
-    assert!(
-        crates.iter().any(|known| known.name == "tidemill-base"),
-        "read: {crates:?}"
-    );
-    let found: Vec<_> = rules::check(&crates)
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    assert!(crates.iter().any(|known| known.name == "tidemill-base"), "read: {crates:?}");
+    let found: Vec<_> = rules::check(&crates).iter().map(ToString::to_string).collect();
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
 }
 
@@ -49,11 +37,7 @@ fn every_file_opens_with_a_doc_comment() {
         .filter(|file| !sources::opens_with_doc(&std::fs::read_to_string(file).unwrap()))
         .map(|file| file.display().to_string())
         .collect();
-    assert!(
-        bare.is_empty(),
-        "S1: without a `//!` on their first line:\n{}\n",
-        bare.join("\n")
-    );
+    assert!(bare.is_empty(), "S1: without a `//!` on their first line:\n{}\n", bare.join("\n"));
 }
 
 #[test]

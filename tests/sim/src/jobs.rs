@@ -2,12 +2,15 @@
 //!
 //! Law: the oracle does not depend on schedules, faults, or parallelism.
 
+mod joined;
 mod keyed;
 mod plain;
+mod processed;
+mod windowed;
 
+use crate::Scenario;
 use crate::ledger::Ledger;
 use crate::source::{Event, EventView, Input, SplitSource};
-use crate::Scenario;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill::pipe::Pipe;
@@ -29,17 +32,50 @@ pub enum Kind {
     Union,
     /// source -> shared: rolling -> sink, broadcast -> sink
     Shared,
+    /// source -> key_by -> tumbling window -> sum -> sink
+    Tumbling,
+    /// source -> rebalance -> key_by -> sliding window -> sum -> sink
+    Sliding,
+    /// source -> key_by -> session window -> sum -> sink
+    Session,
+    /// source -> key_by -> count window -> sink
+    Counted,
+    /// source -> key_by -> process with timers -> sink, side output -> sink
+    Timers,
+    /// two sources -> interval join -> sink
+    Interval,
+    /// two sources -> window join -> sink
+    WindowJoin,
+    /// two sources -> connect -> co-process -> sink
+    Connect,
+    /// source -> key_by, source -> broadcast: process -> sink
+    Rules,
 }
 
 impl Kind {
     /// All jobs.
-    pub const ALL: [Kind; 5] =
-        [Kind::Rebalance, Kind::Rolling, Kind::Chain, Kind::Union, Kind::Shared];
+    pub const ALL: [Kind; 14] = [
+        Kind::Rebalance,
+        Kind::Rolling,
+        Kind::Chain,
+        Kind::Union,
+        Kind::Shared,
+        Kind::Tumbling,
+        Kind::Sliding,
+        Kind::Session,
+        Kind::Counted,
+        Kind::Timers,
+        Kind::Interval,
+        Kind::WindowJoin,
+        Kind::Connect,
+        Kind::Rules,
+    ];
 
     /// Number of sources.
     pub fn sources(self) -> usize {
+        use Kind::*;
         match self {
-            Kind::Union => 2,
+            Union | Interval | WindowJoin | Connect | Rules => 2,
             _ => 1,
         }
     }
@@ -47,7 +83,15 @@ impl Kind {
     /// Number of sinks.
     pub fn sinks(self) -> usize {
         match self {
-            Kind::Shared => 2,
+            Kind::Shared | Kind::Timers => 2,
+            _ => 1,
+        }
+    }
+
+    /// The fewest keys: the output of a join is small only with many.
+    pub fn keys_min(self) -> u64 {
+        match self {
+            Kind::Interval | Kind::WindowJoin => 20,
             _ => 1,
         }
     }
@@ -60,7 +104,8 @@ impl Kind {
     /// The key of a record: where order within a key is checked, a key is in one split.
     pub fn key(self, split: u64, random: u64) -> u64 {
         match self {
-            Kind::Rebalance => random,
+            Kind::Rebalance | Kind::Tumbling | Kind::Sliding | Kind::Session => random,
+            Kind::Timers | Kind::Interval | Kind::WindowJoin => random,
             _ => random * 100 + split,
         }
     }
@@ -101,6 +146,15 @@ pub fn compose(parts: &Parts<'_>) -> Env {
         Kind::Chain => keyed::chain(parts, &env),
         Kind::Union => keyed::union(parts, &env),
         Kind::Shared => keyed::shared(parts, &env),
+        Kind::Tumbling => windowed::tumbling(parts, &env),
+        Kind::Sliding => windowed::sliding(parts, &env),
+        Kind::Session => windowed::session(parts, &env),
+        Kind::Counted => windowed::counted(parts, &env),
+        Kind::Timers => processed::timers(parts, &env),
+        Kind::Interval => joined::interval(parts, &env),
+        Kind::WindowJoin => joined::window(parts, &env),
+        Kind::Connect => joined::connect(parts, &env),
+        Kind::Rules => joined::rules(parts, &env),
     }
     env
 }
@@ -114,6 +168,16 @@ pub fn oracle(scenario: &Scenario, sink: usize) -> Vec<String> {
         (Kind::Chain, _) => keyed::chain_oracle(inputs[0]),
         (Kind::Union, _) => keyed::rolling_oracle(&inputs, 1),
         (Kind::Shared, 0) => keyed::rolling_oracle(&inputs, 1),
+        (Kind::Tumbling, _) => windowed::sliding_oracle(inputs[0], None),
+        (Kind::Sliding, _) => windowed::sliding_rows(inputs[0]),
+        (Kind::Session, _) => windowed::session_oracle(inputs[0]),
+        (Kind::Counted, _) => windowed::counted_oracle(inputs[0]),
+        (Kind::Timers, 0) => processed::timers_oracle(inputs[0]),
+        (Kind::Timers, _) => processed::odd_oracle(inputs[0]),
+        (Kind::Interval, _) => joined::interval_oracle(&inputs),
+        (Kind::WindowJoin, _) => joined::window_oracle(&inputs),
+        (Kind::Connect, _) => joined::connect_oracle(&inputs),
+        (Kind::Rules, _) => joined::rules_oracle(inputs[0]),
         (Kind::Shared, _) => keyed::broadcast_oracle(inputs[0], scenario.lives[0].parallelism),
     };
     rows.sort();

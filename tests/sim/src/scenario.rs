@@ -39,8 +39,8 @@ pub struct Life {
     pub alignment: Alignment,
     /// How long a checkpoint may take.
     pub timeout_us: Micros,
-    /// Crash at this iteration of the scheduler.
-    pub crash_at: Option<u64>,
+    /// Crash so many iterations of the scheduler after so many complete checkpoints.
+    pub crash: Option<(u64, u64)>,
     /// Operations of the checkpoint store that fail.
     pub faults: Faults,
     /// Iteration at which a savepoint is asked for, and whether the job stops with it.
@@ -124,8 +124,8 @@ impl Scenario {
     }
 }
 
-/// A timeout that no checkpoint meets.
-const PATIENT_US: Micros = 600_000_000;
+/// A timeout that no checkpoint may meet.
+pub const PATIENT_US: Micros = 600_000_000;
 
 fn life(parallelism: u32, last: bool, rng: &mut Rng) -> Life {
     let alignment = match rng.below(4) {
@@ -133,7 +133,7 @@ fn life(parallelism: u32, last: bool, rng: &mut Rng) -> Life {
         1 => Alignment::Timeout(rng.between(1, 8)),
         _ => Alignment::Unaligned,
     };
-    let far = rng.pick(&[200, 2_000, 10_000]);
+    let far = rng.pick(&[100, 1_000, 8_000]);
     let operations = rng.pick(&[10, 100, 1_000]);
     let operation = rng.below(operations);
     let faults = match rng.below(6) {
@@ -146,7 +146,7 @@ fn life(parallelism: u32, last: bool, rng: &mut Rng) -> Life {
         parallelism,
         alignment,
         timeout_us: if last { PATIENT_US } else { rng.pick(&[5_000, 40_000, PATIENT_US]) },
-        crash_at: (!last).then(|| rng.below(far)),
+        crash: (!last).then(|| (rng.pick(&[0, 1, 1, 2, 5]), rng.below(far))),
         faults,
         savepoint: rng.percent(20).then(|| (rng.below(3_000), !last && rng.percent(50))),
     }
@@ -156,7 +156,7 @@ fn life(parallelism: u32, last: bool, rng: &mut Rng) -> Life {
 /// [`crate::jobs::DISORDER_MS`].
 fn input(kind: Kind, padding: u64, rng: &mut Rng) -> Input {
     let splits = rng.between(1, 6);
-    let keys = rng.pick(&[1, 3, 20, 200]);
+    let keys = rng.pick(&[1, 3, 20, 200]).max(kind.keys_min());
     let records = rng.pick(&[10, 60, 150, 400]);
     let mut counts = std::collections::BTreeMap::new();
     let splits = (0..splits).map(|split| {

@@ -25,8 +25,8 @@ use crate::rng::Rng;
 use crate::scenario::{Life, Scenario};
 use attempt::{Attempt, Ending, Start};
 use tidemill::job::restore::load_latest;
-use tidemill_base::clock::ManualClock;
 use tidemill_base::Clock;
+use tidemill_base::clock::ManualClock;
 use tidemill_coordination::Outcome;
 use tidemill_snapshot::MemoryStore;
 
@@ -149,9 +149,13 @@ impl World<'_> {
         let mut attempt = Attempt::start(start, self.rng.fork())?;
         ledger.drop_unclaimed();
         let mut iterations = 0;
+        let mut crash_at = None;
         let ending = loop {
             iterations += 1;
-            if life.crash_at == Some(iterations) {
+            if let Some((checkpoints, later)) = life.crash
+                && attempt.completed >= checkpoints
+                && iterations >= *crash_at.get_or_insert(iterations + later)
+            {
                 break Ending::Crashed;
             }
             if iterations > ITERATIONS_MAX {
@@ -189,7 +193,8 @@ fn compare(sink: usize, got: &[String], wanted: &[String]) -> Result<(), String>
     wanted.iter().for_each(|row| *counts.entry(row).or_default() -= 1);
     let list = |sign: i64| -> String {
         let of = counts.iter().filter(|(_, n)| n.signum() == sign);
-        let rows: Vec<String> = of.clone().take(5).map(|(row, n)| format!("{row} x{}", n.abs())).collect();
+        let rows: Vec<String> =
+            of.clone().take(5).map(|(row, n)| format!("{row} x{}", n.abs())).collect();
         format!("{} kinds of rows, e.g. {rows:?}", of.count())
     };
     Err(format!(

@@ -1,7 +1,7 @@
 //! `SEEDS` seeds (500 by default), on two threads; `SEED=n` with the test `replay` runs one.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tidemill_sim::{Report, Scenario, run};
 
 fn env(name: &str, default: u64) -> u64 {
@@ -28,8 +28,7 @@ fn replay() {
     let s = &scenario;
     println!(
         "{:?} {:?} {:?} every {} us, keep {}, queue {}, strict {}, step {} us",
-        s.kind, s.pace, s.channel, s.interval_us, s.keep, s.writer_queue, s.strict,
-        s.step_us
+        s.kind, s.pace, s.channel, s.interval_us, s.keep, s.writer_queue, s.strict, s.step_us
     );
     s.lives.iter().for_each(|life| println!("  {life:?}"));
     match play(seed) {

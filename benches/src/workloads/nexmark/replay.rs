@@ -17,8 +17,7 @@ impl Replay {
     pub(super) fn new(total: u64, parts: u32, half: HalfTime) -> Self {
         let parts = u64::from(parts);
         let part = |w: u64| -> Vec<Event> {
-            let config =
-                ::nexmark::config::NexmarkConfig { base_time: 0, ..Default::default() };
+            let config = ::nexmark::config::NexmarkConfig { base_time: 0, ..Default::default() };
             let count = (total + parts - 1 - w) / parts;
             ::nexmark::EventGenerator::new(config)
                 .with_offset(w)

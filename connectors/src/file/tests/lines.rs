@@ -236,7 +236,10 @@ fn timestamps_are_places() {
     for line in bytes.split_inclusive(|b| *b == b'\n') {
         let start = if at == 0 { 3 } else { 0 };
         let text = String::from_utf8_lossy(&line[start..]);
-        want.push((text.trim_end_matches('\n').trim_end_matches('\r').to_owned(), (at + start) as i64));
+        want.push((
+            text.trim_end_matches('\n').trim_end_matches('\r').to_owned(),
+            (at + start) as i64,
+        ));
         at += line.len();
     }
     for parallelism in 1..4 {

@@ -196,7 +196,9 @@ impl Args {
         let Some(unknown) = unknown else { return Ok(()) };
         let names = FLAGS.iter().map(|f| f.0).chain(self.declared.iter().map(|d| d.0.as_str()));
         let near = names.min_by_key(|n| distance(n, unknown)).unwrap_or("help");
-        Err(Error::job(format!("--{unknown} is not a flag of this program; did you mean --{near}?")))
+        Err(Error::job(format!(
+            "--{unknown} is not a flag of this program; did you mean --{near}?"
+        )))
     }
 
     pub(crate) fn help(&self) -> String {

@@ -160,9 +160,11 @@ pub(crate) fn run(setup: &Setup<'_>) -> Result<Ended> {
         }
         None => None,
     };
-    let operators = setup.plan.tasks.iter().map(|t| {
-        t.operators.iter().map(|&o| setup.plan.operator_ids[o]).collect::<Vec<u64>>()
-    });
+    let operators = setup
+        .plan
+        .tasks
+        .iter()
+        .map(|t| t.operators.iter().map(|&o| setup.plan.operator_ids[o]).collect::<Vec<u64>>());
     let operators = Arc::new(operators.collect());
     let sinks = (0..slots).map(|_| -> Box<dyn EventSink> {
         Box::new(Carrier {
@@ -171,8 +173,8 @@ pub(crate) fn run(setup: &Setup<'_>) -> Result<Ended> {
             operators: Arc::clone(&operators),
         })
     });
-    let coordinator = Coordinator::new(setup.coordination.clone())
-        .map_err(|e| Error::job(e.to_string()))?;
+    let coordinator =
+        Coordinator::new(setup.coordination.clone()).map_err(|e| Error::job(e.to_string()))?;
     let worker = Worker::start(
         blueprints,
         &doorbells,
@@ -244,7 +246,8 @@ impl Attempt<'_> {
         while done.is_none() {
             let now = self.setup.clock.now();
             if self.setup.progress && now >= next_line {
-                let completed = self.coordinator.completed_epoch();
+                let restored = self.setup.restored.as_ref().map(|r| r.epoch);
+                let completed = self.coordinator.completed_epoch().or(restored);
                 let line = self.progress.line(self.setup.physical.job(), now, completed);
                 eprintln!("{line}");
                 next_line = now + 1_000_000;
@@ -383,11 +386,12 @@ impl Attempt<'_> {
         let part = self.parts.remove(&epoch).ok_or_else(|| {
             Error::attempt(format!("checkpoint {epoch} has no data object to put in its manifest"))
         })?;
-        self.setup.metrics.written(epoch, part.object.bytes + part.shared.iter().map(|f| f.bytes).sum::<u64>());
+        self.setup
+            .metrics
+            .written(epoch, part.object.bytes + part.shared.iter().map(|f| f.bytes).sum::<u64>());
         let created = self.setup.clock.wall_ms();
         let savepoint = self.savepoints.remove(&epoch);
-        let manifest =
-            self.declared.manifest(self.setup.physical, epoch, created, savepoint, part);
+        let manifest = self.declared.manifest(self.setup.physical, epoch, created, savepoint, part);
         self.committing = Some(epoch);
         self.write(snapshot::Job::Commit { manifest: Box::new(manifest) });
         Ok(())

@@ -121,16 +121,12 @@ fn load(
     let reader = SnapshotReader::open(store, manifest.clone()).map_err(store_error)?;
     for subtask in &manifest.subtasks {
         for section in &subtask.sections {
-            let id = SectionId {
-                operator: subtask.operator,
-                kind: section.kind,
-                state: section.state,
-            };
+            let id =
+                SectionId { operator: subtask.operator, kind: section.kind, state: section.state };
             if let Some(state) = declared.get(&(id.operator, state_kind(&id).as_str())) {
                 restored.states.insert(id, (state.name.clone(), state.schema.clone()));
             }
-            let sections =
-                reader.sections(id.operator, Some(subtask.subtask), id.kind, id.state);
+            let sections = reader.sections(id.operator, Some(subtask.subtask), id.kind, id.state);
             for payload in sections {
                 let payload = payload.map_err(store_error)?.payload;
                 restored.sections.entry(id).or_default().push((subtask.subtask, payload));

@@ -1,6 +1,7 @@
 //! Writes archives into a fixed byte window.
 
 use super::Record;
+use crate::short;
 use rkyv::Place;
 use rkyv::rancor::{Failure, Fallible};
 use rkyv::ser::{Positional, Writer};
@@ -41,9 +42,7 @@ impl<'b> Encoder<'b> {
     #[inline(always)]
     pub fn reserve<U>(&mut self, n: usize) -> Result<usize, Failure> {
         let at = self.position.next_multiple_of(align_of::<U>());
-        let end = size_of::<U>()
-            .checked_mul(n)
-            .and_then(|len| at.checked_add(len));
+        let end = size_of::<U>().checked_mul(n).and_then(|len| at.checked_add(len));
         let Some(window) = end.and_then(|end| self.bytes.get_mut(self.position..end)) else {
             return Err(Failure);
         };
@@ -88,7 +87,7 @@ impl Writer for Encoder<'_> {
         let Some(window) = self.bytes.get_mut(self.position..end) else {
             return Err(Failure);
         };
-        window.copy_from_slice(bytes);
+        short::copy(window, bytes);
         self.position = end;
         Ok(())
     }

@@ -34,10 +34,7 @@ impl<T: Record> Record for Option<T> {
         view.map(|v| T::serialize_view(v, out)).transpose()
     }
     #[inline(always)]
-    #[expect(
-        unsafe_code,
-        reason = "rkyv resolves enums by casting to the variant's struct"
-    )]
+    #[expect(unsafe_code, reason = "rkyv resolves enums by casting to the variant's struct")]
     fn resolve_view(view: Self::View<'_>, resolver: Self::Resolver, out: Place<Self::Archived>) {
         const { assert!(size_of::<ArchivedOption<u64>>() == size_of::<Variant<u64>>()) };
         // SAFETY: `ArchivedOption` is `repr(u8)`: each variant has the layout of a `repr(C)`

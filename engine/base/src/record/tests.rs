@@ -45,10 +45,7 @@ fn built_in_types_survive_archive_encode_copy() {
     round_trip(&[Some(long.clone()), None, Some("b".into())]);
     round_trip(&[vec![1u32, 2, 3], vec![], vec![9; 100]]);
     round_trip(&[vec![(1u8, long.clone()), (2, "s".into())], vec![]]);
-    round_trip(&[
-        (Some(Some(3u16)), 'x', true, ()),
-        (Some(None), 'ß', false, ()),
-    ]);
+    round_trip(&[(Some(Some(3u16)), 'x', true, ()), (Some(None), 'ß', false, ())]);
 }
 
 #[test]

@@ -35,10 +35,7 @@ struct Bed {
 
 impl Bed {
     fn new() -> Self {
-        Self {
-            woken: AtomicBool::new(false),
-            sleeper: thread::current(),
-        }
+        Self { woken: AtomicBool::new(false), sleeper: thread::current() }
     }
 
     fn sleep(&self) {
@@ -72,11 +69,7 @@ fn rings_only_for_a_sleeper_and_only_once_a_park() {
     doorbell.prepare_park();
     doorbell.ring();
     doorbell.ring();
-    assert_eq!(
-        counter.count(),
-        1,
-        "D3: who swaps the flag off wakes, no one else"
-    );
+    assert_eq!(counter.count(), 1, "D3: who swaps the flag off wakes, no one else");
 
     doorbell.register(&waker);
     doorbell.prepare_park();
@@ -86,11 +79,7 @@ fn rings_only_for_a_sleeper_and_only_once_a_park() {
 
     doorbell.prepare_park();
     doorbell.ring();
-    assert_eq!(
-        counter.count(),
-        2,
-        "an unused waker outlives a cancelled park"
-    );
+    assert_eq!(counter.count(), 2, "an unused waker outlives a cancelled park");
 }
 
 #[test]

@@ -20,11 +20,7 @@ pub struct Receiver<T: Send> {
 
 impl<T: Send> Receiver<T> {
     pub(super) fn new(state: Arc<State<T>>, start: usize) -> Self {
-        Self {
-            state,
-            head: start,
-            tail_seen: start,
-        }
+        Self { state, head: start, tail_seen: start }
     }
 
     /// Takes the oldest element, or `None` when there is none now.

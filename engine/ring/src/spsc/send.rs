@@ -19,11 +19,7 @@ pub struct Sender<T: Send> {
 
 impl<T: Send> Sender<T> {
     pub(super) fn new(state: Arc<State<T>>, start: usize) -> Self {
-        Self {
-            state,
-            tail: start,
-            head_seen: start,
-        }
+        Self { state, tail: start, head_seen: start }
     }
 
     /// Appends `element`, or hands it back when the ring is full.

@@ -51,9 +51,7 @@ impl<T> State<T> {
     pub(super) fn new(capacity: usize, start: usize) -> Self {
         debug_assert!(capacity.is_power_of_two());
         Self {
-            slots: (0..capacity)
-                .map(|_| UnsafeCell::new(MaybeUninit::uninit()))
-                .collect(),
+            slots: (0..capacity).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect(),
             sender: CachePadded::new(Side::new(start)),
             receiver: CachePadded::new(Side::new(start)),
         }
@@ -114,10 +112,7 @@ impl<T> Drop for State<T> {
 
 impl Side {
     fn new(start: usize) -> Self {
-        Self {
-            index: AtomicUsize::new(start),
-            gone: AtomicBool::new(false),
-        }
+        Self { index: AtomicUsize::new(start), gone: AtomicBool::new(false) }
     }
 
     /// R4, the new owner's half.

@@ -18,10 +18,7 @@ impl Ledger {
     }
 
     fn drops(&self) -> Vec<u32> {
-        self.0
-            .iter()
-            .map(|count| count.load(Ordering::Relaxed))
-            .collect()
+        self.0.iter().map(|count| count.load(Ordering::Relaxed)).collect()
     }
 }
 
@@ -39,14 +36,7 @@ impl Drop for Counted {
 
 fn push_counted(sender: &mut Sender<Counted>, ledger: &Arc<Ledger>, ids: std::ops::Range<usize>) {
     for id in ids {
-        assert!(
-            sender
-                .try_push(Counted {
-                    id,
-                    ledger: Arc::clone(ledger)
-                })
-                .is_ok()
-        );
+        assert!(sender.try_push(Counted { id, ledger: Arc::clone(ledger) }).is_ok());
     }
 }
 
@@ -105,12 +95,7 @@ impl Pair {
                 if let Some(receiver) = &mut self.receiver {
                     let mut inbox = VecDeque::new();
                     assert_eq!(receiver.drain_into(&mut inbox), self.oracle.len());
-                    assert!(
-                        inbox
-                            .iter()
-                            .map(|element| element.id)
-                            .eq(self.oracle.drain(..))
-                    );
+                    assert!(inbox.iter().map(|element| element.id).eq(self.oracle.drain(..)));
                 }
             }
             Operation::DropSender => self.sender = None,
@@ -130,10 +115,7 @@ impl Pair {
         };
         let (id, free) = (self.next, sender.free_slots());
         self.next += 1;
-        match sender.try_push(Counted {
-            id,
-            ledger: Arc::clone(&self.ledger),
-        }) {
+        match sender.try_push(Counted { id, ledger: Arc::clone(&self.ledger) }) {
             Ok(()) => {
                 assert!(free > 0);
                 if self.receiver.is_some() {
@@ -191,11 +173,7 @@ proptest! {
 fn capacity_is_rounded_up_to_a_power_of_two() {
     for (asked, given) in [(0, 1), (1, 1), (2, 2), (3, 4), (5, 8), (64, 64), (65, 128)] {
         let (sender, receiver) = ring::<u8>(asked);
-        assert_eq!(
-            (sender.capacity(), receiver.capacity()),
-            (given, given),
-            "asked for {asked}"
-        );
+        assert_eq!((sender.capacity(), receiver.capacity()), (given, given), "asked for {asked}");
         assert_eq!(sender.free_slots(), given);
     }
 }
@@ -304,12 +282,7 @@ fn consume(mut receiver: Receiver<Box<u64>>, count: u64) {
 
 #[test]
 fn two_threads_exchange_millions_in_order() {
-    for (capacity, count) in [
-        (1, 50_000),
-        (2, 200_000),
-        (16, 1_000_000),
-        (1024, 2_000_000),
-    ] {
+    for (capacity, count) in [(1, 50_000), (2, 200_000), (16, 1_000_000), (1024, 2_000_000)] {
         let (sender, receiver) = ring_at(capacity, usize::MAX - 1000);
         thread::scope(|scope| {
             scope.spawn(|| produce(sender, count));
@@ -335,10 +308,7 @@ fn a_receiver_that_leaves_in_the_middle_loses_no_drop() {
         });
         let mut made = 0;
         while made < COUNT && !sender.is_disconnected() {
-            let element = Counted {
-                id: made,
-                ledger: Arc::clone(&ledger),
-            };
+            let element = Counted { id: made, ledger: Arc::clone(&ledger) };
             made += 1;
             if sender.try_push(element).is_err() {
                 thread::yield_now();

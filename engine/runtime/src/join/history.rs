@@ -6,7 +6,6 @@
 //!   A2  A record that has expired meets nothing, whether it has been removed yet or not.
 
 use super::pair::Pairing;
-use super::rows::{self, Rows};
 use crate::blame::Blame;
 use crate::context::Context;
 use crate::operator::{Flow, Operator};
@@ -19,6 +18,9 @@ use tidemill_keyed::{Cursor, HeapTable, StateTtl, TtlTime};
 
 /// Keys looked at for expiry, each run of records.
 const EXPIRE_KEYS: usize = 64;
+
+/// Records of one side with their expiry. Both lists of a key fit one cache line.
+type Rows<T> = Vec<(i64, T)>;
 
 /// The operator: input 0 of `A`, input 1 of `B`.
 pub struct HistoryJoin<K: Key, A: Record, B: Record, J, FA, FB> {
@@ -89,7 +91,7 @@ impl<K: Key, A: Record, B: Record, J, FA, FB> HistoryJoin<K, A, B, J, FA, FB> {
     fn expire(&mut self, now: i64) {
         let alive = |expiry: i64| expiry > now;
         let keep = |_: K::View<'_>, (left, right): &(Rows<A>, Rows<B>)| {
-            rows::iter(left).any(|r| alive(r.0)) || rows::iter(right).any(|r| alive(r.0))
+            left.iter().any(|r| alive(r.0)) || right.iter().any(|r| alive(r.0))
         };
         if self.table.retain_scan(&mut self.expiring, EXPIRE_KEYS, keep) {
             self.expiring = Cursor::default();
@@ -105,12 +107,14 @@ fn arrive<X, Y>(
     (expiry, record): (i64, X),
     mut f: impl FnMut(&Y),
 ) {
-    for (_, row) in rows::iter(theirs).filter(|(expiry, _)| *expiry > now) {
+    for (_, row) in theirs.iter().filter(|(expiry, _)| *expiry > now) {
         f(row);
     }
-    rows::retain_after(mine, now);
+    if mine.first().is_some_and(|(expiry, _)| *expiry <= now) {
+        mine.retain(|(expiry, _)| *expiry > now);
+    }
     if expiry > now {
-        rows::push(mine, expiry, record);
+        mine.push((expiry, record));
     }
 }
 
@@ -149,8 +153,7 @@ where
                 let view = A::shorten(view);
                 let blame = Blame::new(0, view);
                 let key = (self.first)(&view);
-                let (left, right) =
-                    table.upsert(hash, K::shorten(key), || (rows::none(), rows::none()));
+                let (left, right) = table.upsert(hash, K::shorten(key), Default::default);
                 let row = (Self::expiry(ttl, now, at), A::from_view(view));
                 arrive((left, right), now, row, |b| {
                     let (key, view) = (K::shorten(key), A::shorten(view));
@@ -162,8 +165,7 @@ where
                 let view = B::shorten(view);
                 let blame = Blame::new(0, view);
                 let key = (self.second)(&view);
-                let (left, right) =
-                    table.upsert(hash, K::shorten(key), || (rows::none(), rows::none()));
+                let (left, right) = table.upsert(hash, K::shorten(key), Default::default);
                 let row = (Self::expiry(ttl, now, at), B::from_view(view));
                 arrive((right, left), now, row, |a| {
                     let (key, view) = (K::shorten(key), B::shorten(view));

@@ -31,8 +31,11 @@ struct Kept<K: Key, T: Record> {
     side: Side,
     slices: SliceTables<K, Rows<T>>,
     /// Dropped slices, being emptied.
-    dropped: VecDeque<(Cursor, Box<HeapTable<K, Rows<T>>>)>,
+    dropped: VecDeque<(Cursor, Slice<K, T>)>,
 }
+
+/// The table of a slice.
+type Slice<K, T> = Box<HeapTable<K, Rows<T>>>;
 
 impl<K: Key, T: Record> Kept<K, T> {
     fn new(side: Side) -> Self {
@@ -59,12 +62,11 @@ impl<K: Key, T: Record> Kept<K, T> {
     /// A bounded step of emptying (J2).
     #[inline]
     fn drain(&mut self) {
-        if let Some((cursor, table)) = self.dropped.front_mut() {
-            if table.drain_scan(cursor, DRAIN_ENTRIES, |_, rows| drop(rows))
-                && let Some((_, table)) = self.dropped.pop_front()
-            {
-                self.slices.recycle(table);
-            }
+        if let Some((cursor, table)) = self.dropped.front_mut()
+            && table.drain_scan(cursor, DRAIN_ENTRIES, |_, rows| drop(rows))
+            && let Some((_, table)) = self.dropped.pop_front()
+        {
+            self.slices.recycle(table);
         }
     }
 }

@@ -172,8 +172,11 @@ where
 pub struct ClosureLogic<MK, V, O, F, U> {
     process: F,
     update: U,
-    types: PhantomData<fn() -> (MK, V, O)>,
+    map: PhantomData<fn() -> BroadcastMapTypes<MK, V>>,
+    out: PhantomData<fn() -> O>,
 }
+
+type BroadcastMapTypes<MK, V> = (MK, V);
 
 impl<I, B, MK, V, O, F, U> BroadcastLogic<(), I, B> for ClosureLogic<MK, V, O, F, U>
 where
@@ -214,9 +217,16 @@ where
     }
 }
 
+/// The keyed states and the map of a function.
+type StoreOf<K, I, B, L> = WithMap<
+    <L as BroadcastLogic<K, I, B>>::Store,
+    <L as BroadcastLogic<K, I, B>>::MapKey,
+    <L as BroadcastLogic<K, I, B>>::MapValue,
+>;
+
 /// The operator: input 0 of `I`, keyed by `F`; input 1 of `B`, broadcast.
 pub struct Broadcast<K: Key, I: Record, B: Record, L: BroadcastLogic<K, I, B>, F> {
-    host: Host<K, WithMap<L::Store, L::MapKey, L::MapValue>>,
+    host: Host<K, StoreOf<K, I, B, L>>,
     logic: L,
     selector: F,
     inputs: PhantomData<fn(I, B)>,
@@ -263,7 +273,7 @@ where
     ) -> Result<Self> {
         let store = WithMap { states: (), map: BroadcastMap::default() };
         let host = Host::open(context, operator, store, sides)?;
-        let logic = ClosureLogic { process, update, types: PhantomData };
+        let logic = ClosureLogic { process, update, map: PhantomData, out: PhantomData };
         Ok(Broadcast { host, logic, selector: |_| (), inputs: PhantomData })
     }
 }

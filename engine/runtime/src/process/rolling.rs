@@ -11,6 +11,7 @@ mod tests;
 pub use folds::{AggregateFn, Best, Count, Reduce, Sum};
 
 use super::part::{PartRef, Snapshots};
+use crate::ahead::Ahead;
 use crate::blame::Blame;
 use crate::context::Context;
 use crate::operator::{Flow, Operator};
@@ -81,13 +82,15 @@ where
         range: Range<usize>,
         out: &mut S,
     ) -> Result<()> {
-        for i in range.clone() {
-            self.table.prefetch_index(batch.hash(i));
-        }
-        for i in range.clone() {
-            self.table.prefetch_entry(batch.hash(i));
-        }
-        for i in range {
+        let ahead = Ahead::over(range, self.table.is_large());
+        for step in ahead {
+            if let Some(i) = step.index {
+                self.table.prefetch_index(batch.hash(i));
+            }
+            if let Some(i) = step.entry {
+                self.table.prefetch_entry(batch.hash(i));
+            }
+            let Some(i) = step.now else { continue };
             let (view, timestamp, hash) = batch.get::<I>(i);
             let view = I::shorten(view);
             let blame = Blame::new(0, view);

@@ -178,7 +178,7 @@ impl<O: Operator> Fleet<O> {
     /// One step in each subtask; true when all are complete.
     pub(crate) fn snapshot_step(&mut self, epoch: u64) -> bool {
         let step = |s: &mut Subtask<O>| s.operator.snapshot_step(epoch, 0).unwrap();
-        self.subtasks.iter_mut().map(step).fold(true, |all, done| all && done)
+        self.subtasks.iter_mut().map(step).fold(true, std::ops::BitAnd::bitand)
     }
 
     pub(crate) fn abort_snapshot(&mut self, epoch: u64) {

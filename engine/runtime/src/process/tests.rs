@@ -60,7 +60,7 @@ impl KeyedProcess<u64, Row> for Everything {
         s.fading.set(r.1);
         cx.register_event_timer(r.2 + (r.1 % 20) as i64);
         cx.register_processing_timer(cx.processing_time() + (r.1 % 10) as i64);
-        if r.1 % 7 == 0 {
+        if r.1.is_multiple_of(7) {
             cx.delete_event_timer(r.2 + 5);
             cx.delete_processing_timer(cx.processing_time() + 3);
         }
@@ -150,7 +150,7 @@ impl Oracle {
         n.fading = Some((alive.map_or(expiry, |f| f.0.max(expiry)), r.1));
         self.event.register(r.2 + (r.1 % 20) as i64, r.0);
         self.processing.register(self.wall + (r.1 % 10) as i64, r.0);
-        if r.1 % 7 == 0 {
+        if r.1.is_multiple_of(7) {
             self.event.delete(r.2 + 5, r.0);
             self.processing.delete(self.wall + 3, r.0);
         }

@@ -45,6 +45,8 @@ pub struct OperatorTask<O: Operator, S> {
     triggered: Option<Barrier>,
     acknowledged: u64,
     finished: bool,
+    #[cfg(any(debug_assertions, feature = "check"))]
+    checker: crate::check::WatermarkChecker,
 }
 
 impl<O: Operator, S: Stage<O::Out>> OperatorTask<O, S> {
@@ -63,6 +65,8 @@ impl<O: Operator, S: Stage<O::Out>> OperatorTask<O, S> {
             triggered: None,
             acknowledged: 0,
             finished: false,
+            #[cfg(any(debug_assertions, feature = "check"))]
+            checker: Default::default(),
         }
     }
 
@@ -104,6 +108,10 @@ impl<O: Operator, S: Stage<O::Out>> OperatorTask<O, S> {
 
     fn start_firing(&mut self, firing: Firing) {
         debug_assert!(self.firing.is_none());
+        #[cfg(any(debug_assertions, feature = "check"))]
+        if let Firing::Watermark(w) = firing {
+            self.checker.advance(w);
+        }
         self.firing = Some(firing);
         self.started = false;
     }

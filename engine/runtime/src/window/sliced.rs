@@ -14,6 +14,7 @@ use super::function::WindowFunction;
 use super::late::LateOutput;
 use super::spec::{Aligned, Domain, Spec, TIMESTAMP_MAX, Window, floor};
 use super::store::{SNAPSHOT_ENTRIES, Store, check_timestamp};
+use crate::ahead::Ahead;
 use crate::blame::Blame;
 use crate::operator::Flow;
 use crate::stage::{Control, Stage};
@@ -23,8 +24,8 @@ use std::ops::Range;
 use tidemill_base::{Batch, Key, Record, Result, Timestamp, WATERMARK_MAX};
 use tidemill_keyed::{HeapTable, SliceTables};
 
-/// Runs of records in one slice shorter than this are not prefetched.
-const PREFETCH_RUN: usize = 8;
+/// Tables with more keys than this are larger than the nearest cache: memory is asked for ahead.
+const AHEAD_FROM: usize = 1_000;
 
 /// What happens to records of a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,15 +161,14 @@ where
     #[inline(always)]
     fn add_all(&mut self, batch: &Batch, range: Range<usize>, slice: i64) {
         let table = self.slices.table_mut(slice);
-        if range.len() >= PREFETCH_RUN {
-            for i in range.clone() {
+        for step in Ahead::over(range, table.len() > AHEAD_FROM) {
+            if let Some(i) = step.index {
                 table.prefetch_index(batch.hash(i));
             }
-            for i in range.clone() {
+            if let Some(i) = step.entry {
                 table.prefetch_entry(batch.hash(i));
             }
-        }
-        for i in range {
+            let Some(i) = step.now else { continue };
             let (view, _, hash) = batch.get::<T>(i);
             let blame = Blame::new(0, view);
             let view = T::shorten(view);

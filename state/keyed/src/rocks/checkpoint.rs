@@ -25,7 +25,8 @@ pub struct CheckpointJob {
 /// A file of a native checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckpointFile {
-    /// Name in the checkpoint's directory.
+    /// Name in the checkpoint's directory. A name is given again when a database is restored and
+    /// goes on: where files are stored, their names need the epoch besides.
     pub name: String,
     /// Length in bytes.
     pub bytes: u64,

@@ -138,13 +138,6 @@ impl Database {
         self.write(&mut writes)
     }
 
-    /// Identifies the database whose files a checkpoint holds: file names are unique in it.
-    pub fn identity(&self) -> Result<String> {
-        let bytes = std::fs::read(self.0.dir.join("IDENTITY"));
-        let text = bytes.map(|b| String::from_utf8_lossy(&b).trim().to_owned());
-        text.map_err(|e| Error::attempt(format!("{}: identity: {e}", self.0.dir.display())))
-    }
-
     /// Where it is.
     pub fn dir(&self) -> &Path {
         &self.0.dir

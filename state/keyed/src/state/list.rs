@@ -80,6 +80,8 @@ impl<V: Record> ListState<V> {
 pub(super) struct ListTable<K: Key, V: Record, S: Stored<V>> {
     name: String,
     key: CurrentKey<K>,
+    /// Whether lists may have to be loaded.
+    disk: bool,
     life: S::Life,
     table: RefCell<Table<K, Vec<S>>>,
     expiring: Cell<Cursor>,
@@ -98,6 +100,7 @@ impl<K: Key, V: Record, S: Stored<V>> ListTable<K, V, S> {
         let table = Rc::new(ListTable::<K, V, S> {
             name: name.to_owned(),
             key: key.clone(),
+            disk: table.is_on_disk(),
             life,
             table: RefCell::new(table),
             expiring: Cell::default(),
@@ -107,9 +110,9 @@ impl<K: Key, V: Record, S: Stored<V>> ListTable<K, V, S> {
         (ListState(table.clone()), Box::new(table))
     }
 
-    /// Drops what has expired of the current key's list, marks the rest as used if reading is.
+    /// Loads the current key's list, drops what has expired, marks the rest as used if reading is.
     fn before_read(&self) {
-        if !S::EXPIRES {
+        if !S::EXPIRES && !self.disk {
             return;
         }
         let mut table = self.table.borrow_mut();
@@ -146,9 +149,9 @@ impl<K: Key, V: Record, S: Stored<V>> ListAccess<V> for ListTable<K, V, S> {
 
     fn for_each(&self, f: &mut dyn FnMut(&V)) {
         self.before_read();
-        let mut table = self.table.borrow_mut();
+        let table = self.table.borrow();
         self.key.with(|hash, key| {
-            if let Some(list) = table.get(hash, key) {
+            if let Some(list) = table.peek(hash, key) {
                 list.iter().for_each(|s| f(s.value()));
             }
         });
@@ -156,8 +159,8 @@ impl<K: Key, V: Record, S: Stored<V>> ListAccess<V> for ListTable<K, V, S> {
 
     fn len(&self) -> usize {
         self.before_read();
-        let mut table = self.table.borrow_mut();
-        self.key.with(|hash, key| table.get(hash, key).map_or(0, Vec::len))
+        let table = self.table.borrow();
+        self.key.with(|hash, key| table.peek(hash, key).map_or(0, Vec::len))
     }
 
     fn clear(&self) {

@@ -9,38 +9,16 @@ fn house() -> Vec<Crate> {
         ("tidemill-plan", &["tidemill-base"]),
         ("tidemill-keyed", &["tidemill-base", "tidemill-snapshot"]),
         ("tidemill-net", &["tidemill-base"]),
-        (
-            "tidemill-runtime",
-            &["tidemill-ring", "tidemill-keyed", "tidemill-net", "glommio"],
-        ),
+        ("tidemill-runtime", &["tidemill-ring", "tidemill-keyed", "tidemill-net", "glommio"]),
         ("tidemill-connectors", &["tidemill-runtime"]),
-        (
-            "tidemill-coordination",
-            &["tidemill-protocol", "tidemill-plan"],
-        ),
-        (
-            "tidemill",
-            &["tidemill-connectors", "tidemill-coordination"],
-        ),
-        (
-            "tidemill-jobmanager",
-            &["tidemill-coordination", "tidemill-snapshot"],
-        ),
-        (
-            "tidemill-cli",
-            &["tidemill-jobmanager", "tidemill-taskmanager"],
-        ),
+        ("tidemill-coordination", &["tidemill-protocol", "tidemill-plan"]),
+        ("tidemill", &["tidemill-connectors", "tidemill-coordination"]),
+        ("tidemill-jobmanager", &["tidemill-coordination", "tidemill-snapshot"]),
+        ("tidemill-cli", &["tidemill-jobmanager", "tidemill-taskmanager"]),
     ];
-    let wanted = |name: &str| {
-        arrows
-            .iter()
-            .find(|(from, _)| *from == name)
-            .map_or(&[][..], |(_, to)| to)
-    };
-    ORDER
-        .iter()
-        .map(|(name, folder)| member(name, folder, wanted(name)))
-        .collect()
+    let wanted =
+        |name: &str| arrows.iter().find(|(from, _)| *from == name).map_or(&[][..], |(_, to)| to);
+    ORDER.iter().map(|(name, folder)| member(name, folder, wanted(name))).collect()
 }
 
 fn member(name: &str, folder: &str, dependencies: &[&str]) -> Crate {
@@ -60,10 +38,7 @@ fn with_arrow(from: &str, to: &str) -> Vec<&'static str> {
 }
 
 fn ids(crates: &[Crate]) -> Vec<&'static str> {
-    check(crates)
-        .iter()
-        .map(|violation| violation.invariant)
-        .collect()
+    check(crates).iter().map(|violation| violation.invariant).collect()
 }
 
 #[test]
@@ -74,11 +49,7 @@ fn the_designed_house_stands() {
 #[test]
 fn a1_every_crate_has_its_place() {
     let mut crates = house();
-    crates.push(member(
-        "tidemill-sim",
-        "tests/sim",
-        &["tidemill", "tidemill-runtime"],
-    ));
+    crates.push(member("tidemill-sim", "tests/sim", &["tidemill", "tidemill-runtime"]));
     crates.push(member("tidemill-examples", "examples", &["tidemill"]));
     assert_eq!(check(&crates), []);
 
@@ -96,10 +67,7 @@ fn a1_every_crate_has_its_place() {
 fn a2_arrows_point_to_earlier_crates_only() {
     for (own, (from, _)) in ORDER.iter().enumerate() {
         for (to, _) in &ORDER[own..] {
-            assert!(
-                with_arrow(from, to).contains(&"A2"),
-                "{from} -> {to} was not found"
-            );
+            assert!(with_arrow(from, to).contains(&"A2"), "{from} -> {to} was not found");
         }
     }
 }
@@ -112,13 +80,7 @@ fn a2_nothing_in_the_house_depends_on_tests() {
     let found = check(&crates);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].invariant, "A2");
-    assert!(
-        found[0]
-            .message
-            .contains("tidemill-plan depends on tidemill-sim"),
-        "{}",
-        found[0]
-    );
+    assert!(found[0].message.contains("tidemill-plan depends on tidemill-sim"), "{}", found[0]);
 }
 
 #[test]
@@ -132,11 +94,7 @@ fn a3_net_and_state_never_know_each_other() {
 #[test]
 fn a3_sees_through_a_third_crate() {
     let mut crates = house();
-    crates.push(member(
-        "tidemill-pages",
-        "tests/pages",
-        &["tidemill-snapshot"],
-    ));
+    crates.push(member("tidemill-pages", "tests/pages", &["tidemill-snapshot"]));
     let net = crates.iter_mut().find(|known| known.name == NET).unwrap();
     net.dependencies.push("tidemill-pages".into());
     assert_eq!(ids(&crates), ["A2", "A3"]);
@@ -144,23 +102,10 @@ fn a3_sees_through_a_third_crate() {
 
 #[test]
 fn a4_the_job_manager_never_reaches_the_runtime() {
-    assert_eq!(
-        with_arrow("tidemill-jobmanager", "tidemill-runtime"),
-        ["A4"]
-    );
-    assert_eq!(
-        with_arrow("tidemill-jobmanager", "tidemill"),
-        ["A4"],
-        "through the api"
-    );
-    assert_eq!(
-        with_arrow("tidemill-coordination", "tidemill-connectors"),
-        ["A4"]
-    );
-    assert_eq!(
-        with_arrow("tidemill-taskmanager", "tidemill-runtime"),
-        [""; 0]
-    );
+    assert_eq!(with_arrow("tidemill-jobmanager", "tidemill-runtime"), ["A4"]);
+    assert_eq!(with_arrow("tidemill-jobmanager", "tidemill"), ["A4"], "through the api");
+    assert_eq!(with_arrow("tidemill-coordination", "tidemill-connectors"), ["A4"]);
+    assert_eq!(with_arrow("tidemill-taskmanager", "tidemill-runtime"), [""; 0]);
 }
 
 #[test]

@@ -2,13 +2,15 @@
 
 use super::seat::{Seat, Stepped};
 use crate::rng::Rng;
-use crate::scenario::{Life, Scenario};
+use crate::scenario::{Life, PATIENT_US, Scenario};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use tidemill::job::checkpoint::Declared;
 use tidemill_base::clock::ManualClock;
 use tidemill_base::{Barrier, BarrierKind, Clock, Error, Severity};
-use tidemill_coordination::{Action, Config, Coordinator, EpochKind, Event, Outcome, Store};
+use tidemill_coordination::{
+    AbortReason, Action, Config, Coordinator, EpochKind, Event, Outcome, Store,
+};
 use tidemill_plan::{PhysicalPlan, SubtaskId};
 use tidemill_ring::Doorbell;
 use tidemill_runtime::context::{Restored, SectionKind, TaskEvent};
@@ -103,9 +105,10 @@ impl<'a> Attempt<'a> {
             ..Config::default()
         };
         let store = Arc::new(FaultyStore::new(start.store.clone(), start.life.faults));
-        let operators = start.plan.tasks.iter().map(|t| {
-            t.operators.iter().map(|&o| start.plan.operator_ids[o]).collect::<Vec<u64>>()
-        });
+        let operators =
+            start.plan.tasks.iter().map(|t| {
+                t.operators.iter().map(|&o| start.plan.operator_ids[o]).collect::<Vec<u64>>()
+            });
         let mut attempt = Attempt {
             rng,
             weights: vec![1; seats.len()],
@@ -411,7 +414,11 @@ impl<'a> Attempt<'a> {
                 self.jobs.push_back(snapshot::Job::Commit { manifest: Box::new(manifest) });
             }
             Action::Commit { epoch } => self.command_all(Command::Commit(epoch)),
-            Action::Abort { epoch, .. } => {
+            Action::Abort { epoch, reason } => {
+                let patient = self.start.life.timeout_us == PATIENT_US;
+                if patient && matches!(reason, AbortReason::Expired { .. }) {
+                    return Err(format!("epoch {epoch} never ends: {reason}\n{}", self.picture()));
+                }
                 self.aborted += 1;
                 self.command_all(Command::Abort(epoch));
                 self.jobs.push_back(snapshot::Job::Abort { epoch });

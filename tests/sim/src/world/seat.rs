@@ -29,8 +29,15 @@ impl Wake for Flag {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// In a round, before task `at`.
-    Round { at: usize, worked: bool, until: Option<Micros>, parking: bool },
-    Asleep { until: Option<Micros> },
+    Round {
+        at: usize,
+        worked: bool,
+        until: Option<Micros>,
+        parking: bool,
+    },
+    Asleep {
+        until: Option<Micros>,
+    },
 }
 
 const FRESH: State = State::Round { at: 0, worked: false, until: None, parking: false };

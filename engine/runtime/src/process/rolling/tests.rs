@@ -5,7 +5,7 @@ use crate::process::testing::{Act, Row, acts, check, row, runs};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
-fn key<'a>(row: &'a Row) -> u64 {
+fn key(row: &Row) -> u64 {
     row.0
 }
 

@@ -60,7 +60,6 @@ impl<A> Cell<A> {
         self.pending += other.pending;
         self.early = self.early.min(other.early);
         self.early_wall = self.early_wall.min(other.early_wall);
-        self.timer = self.timer.min(other.timer);
     }
 
     fn fired(&mut self) {
