@@ -1,15 +1,13 @@
-//! Warns of a card that pays less than 1.00 and then, within a minute, more than 500.00.
+//! Warns of a card that pays less than 1.00 and then, within a minute, more than 500.00: a process
+//! function with state for each card, and an event-time timer that forgets it.
 //!
-//!     cargo run -p tidemill-examples --example fraud_detection
-//!     cargo run -p tidemill-examples --example fraud_detection -- --input payments.jsonl
-//!
-//! A process function with state for each card, and an event-time timer that forgets it.
+//!     cargo run -p tidemill-examples --example fraud_detection [-- --input payments.jsonl]
 
-use std::process::ExitCode;
 use tidemill::prelude::*;
 
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/payments.jsonl");
 const MINUTE: i64 = 60_000;
+type Alerts<'a> = ProcessContext<'a, u64, String>;
 
 #[derive(Record, serde::Deserialize)]
 struct Payment {
@@ -18,8 +16,6 @@ struct Payment {
     time: i64,
     cents: u64,
 }
-
-type Alerts<'a> = ProcessContext<'a, u64, String>;
 
 #[derive(Clone)]
 struct Detector;
@@ -36,11 +32,11 @@ impl KeyedProcess<u64, Payment> for Detector {
     fn process(&mut self, until: &mut Self::State, pay: PaymentView, cx: &mut Alerts<'_>) {
         if let Some(end) = until.take() {
             cx.delete_event_timer(end);
-            if pay.time <= end && pay.cents > 500_00 {
+            if pay.time <= end && pay.cents > 50_000 {
                 cx.emit(&format!("card {}: {} cents at {} ms", pay.card, pay.cents, pay.time));
             }
         }
-        if pay.cents < 1_00 {
+        if pay.cents < 100 {
             until.set(pay.time + MINUTE);
             cx.register_event_timer(pay.time + MINUTE);
         }
@@ -51,7 +47,7 @@ impl KeyedProcess<u64, Payment> for Detector {
     }
 }
 
-fn main() -> ExitCode {
+fn main() -> std::process::ExitCode {
     job::main(|args| {
         let input = args.optional("input", "payments, as JSON lines", SAMPLE);
         let env = Env::new("FraudDetection").parallelism(2);

@@ -131,7 +131,7 @@ impl<F: Format> FileSource<F> {
     /// A line is read when its line break is there. One subtask reads a file from its start to its
     /// end. A rotated file (renamed, a new one in its place) is read to its end, the new one from
     /// its start; a file that is deleted, or renamed to a name that the source does not list and
-    /// silent for a minute, is forgotten. A file that becomes shorter than what has been read of
+    /// silent for a minute, is forgotten (should it come back, it is a new one). A file that becomes shorter than what has been read of
     /// it fails the job: let logs be rotated by renaming, not by truncation.
     ///
     /// After a restart a file is recognised by its inode, or else its path, and its first KiB.

@@ -1,4 +1,5 @@
 //! Each example on its sample data: exactly this output.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod program;
 
@@ -103,19 +104,18 @@ fn sessions() {
 
 #[test]
 fn late_data() {
-    check(
-        "late_data",
-        &[
-            "ann: 1 clicks from 10000 ms",
-            "ann: 1 clicks from 20000 ms",
-            "ann: 4 clicks from 0 ms",
-            "ben: 1 clicks from 20000 ms",
-            "ben: 2 clicks from 0 ms",
-            "ben: too late, item at 8000 ms",
-            "cat: 2 clicks from 10000 ms",
-            "cat: too late, item at 19999 ms",
-        ],
-    );
+    // At a higher parallelism a subtask without a split may hold the first watermarks back.
+    let want = [
+        "ann: 1 clicks from 10000 ms",
+        "ann: 1 clicks from 20000 ms",
+        "ann: 4 clicks from 0 ms",
+        "ben: 1 clicks from 20000 ms",
+        "ben: 2 clicks from 0 ms",
+        "ben: too late, item at 8000 ms",
+        "cat: 2 clicks from 10000 ms",
+        "cat: too late, item at 19999 ms",
+    ];
+    assert_eq!(lines("late_data", &["--quiet"]), want);
 }
 
 #[test]

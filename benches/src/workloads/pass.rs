@@ -8,7 +8,7 @@ use tidemill::prelude::*;
 
 /// A bid of four integers.
 #[derive(Clone, Debug, Record)]
-pub struct Bid {
+pub(super) struct Bid {
     auction: u64,
     bidder: u64,
     price: u64,

@@ -21,7 +21,7 @@ pub(super) fn w2(spec: &Spec) -> Result<Run> {
         });
     let env = Env::new("w2").parallelism(spec.cores);
     env.add_source(lines.bounded_lateness(5_000))
-        .flat_map::<String, _>(|line, emit| words(line).for_each(|word| emit(word)))
+        .flat_map::<String, _>(|line, emit| words(line).for_each(emit))
         .key_by::<String, _>(|word| *word)
         .window(Tumbling::of(Duration::from_secs(10)))
         .with_window()

@@ -1,3 +1,5 @@
+//! Records by number: classes, watermarks, restores.
+
 use super::*;
 use crate::testing::*;
 use proptest::collection::vec;
@@ -103,6 +105,11 @@ fn classes_of_one_subtask_stay_together() {
         greatest = greatest.max(*i);
     }
     assert_eq!(out.records.len(), 1000);
+    for class in 0..4 {
+        let last =
+            out.records.iter().rev().find(|r| r.0 % 4 == class).expect("every class goes on");
+        assert!(last.0 + 4 * 20 > greatest, "class {class} is at {}, others at {greatest}", last.0);
+    }
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! The events of the generator, in its order, whole after a restore.
+
 use super::*;
 use crate::testing::*;
 use tidemill_runtime::source::Polled;

@@ -1,3 +1,5 @@
+//! Lines over real connections on loopback.
+
 use super::*;
 use crate::testing::*;
 use std::io::Write;

@@ -1,6 +1,8 @@
 //! A source and a sink written by a user of the crate, in a job with an exchange, checkpoints and
 //! a restore.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -188,10 +188,11 @@ impl ChannelReceiver {
 
     /// Gives a buffer back to the producer; a dedicated one is dropped.
     pub fn recycle(&mut self, buffer: Buffer) {
-        if buffer.is_pooled() && self.back.try_push(buffer).is_ok() {
-            if let Some(doorbell) = &self.doorbell {
-                doorbell.ring();
-            }
+        if buffer.is_pooled()
+            && self.back.try_push(buffer).is_ok()
+            && let Some(doorbell) = &self.doorbell
+        {
+            doorbell.ring();
         }
     }
 

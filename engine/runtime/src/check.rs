@@ -10,17 +10,11 @@
 use tidemill_base::{Element, Timestamp, WATERMARK_MIN};
 
 /// Watches one channel (K1, K2).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ChannelChecker {
     watermark: WatermarkChecker,
     epoch: u64,
     ended: bool,
-}
-
-impl Default for ChannelChecker {
-    fn default() -> Self {
-        ChannelChecker { watermark: WatermarkChecker::default(), epoch: 0, ended: false }
-    }
 }
 
 impl ChannelChecker {

@@ -127,6 +127,12 @@ impl Gate {
     /// The coordinator has given up the epoch.
     pub fn abort(&mut self, epoch: u64) {
         self.alignment.abort(epoch);
+        // A4: also of what is decided but not delivered yet.
+        self.pending.retain(|delivery| match delivery {
+            Delivery::Snapshot(b) | Delivery::Sealed(b) => b.epoch > epoch,
+            Delivery::Recorded { epoch: e, .. } => *e > epoch,
+            _ => true,
+        });
     }
 
     /// Takes in what has arrived and handles barriers that may overtake. Must be called also

@@ -15,7 +15,7 @@
 
 #![deny(unsafe_code)]
 
-pub mod ahead;
+mod ahead;
 pub mod align;
 pub mod blame;
 pub mod channel;

@@ -91,10 +91,11 @@ impl Scenario {
     fn of(seed: u64, kind: Kind, rng: &mut Rng) -> Self {
         let padded = rng.pick(&[0, 0, 0, 200, 3_000, 9_000]);
         let inputs = (0..kind.sources()).map(|_| Arc::new(input(kind, padded, rng))).collect();
+        let step_us = rng.pick(&[2, 20, 100, 400]);
         let pace = Pace {
-            records: rng.pick(&[1, 4, 16, 64]),
+            records: rng.pick(&[1, 1, 4, 16, 64]),
             pauses: rng.pick(&[0, 10, 50, 90]),
-            pause_us: rng.pick(&[0, 500, 3_000, 20_000]),
+            pause_us: rng.pick(&[0, 500, 3_000, 20_000]).min(200 * step_us),
         };
         let fixed = rng.between(1, 4) as u32;
         let rescales = kind.rescales() && rng.percent(70);
@@ -114,11 +115,11 @@ impl Scenario {
                 credits: rng.pick(&[2, 2, 3, 8]),
                 overdraft: rng.pick(&[24, 24, 200]),
             },
-            interval_us: rng.pick(&[300, 1_000, 3_000, 10_000]),
+            interval_us: step_us * rng.pick(&[30, 100, 300, 2_000]),
             keep: rng.pick(&[1, 2, 4]),
             writer_queue: rng.pick(&[16, 64]),
             strict: rng.percent(50),
-            step_us: rng.pick(&[2, 20, 100, 400]),
+            step_us,
             lives,
         }
     }
@@ -146,7 +147,7 @@ fn life(parallelism: u32, last: bool, rng: &mut Rng) -> Life {
         parallelism,
         alignment,
         timeout_us: if last { PATIENT_US } else { rng.pick(&[5_000, 40_000, PATIENT_US]) },
-        crash: (!last).then(|| (rng.pick(&[0, 1, 1, 2, 5]), rng.below(far))),
+        crash: (!last).then(|| (rng.pick(&[0, 1, 1, 1, 2, 3, 6]), rng.below(far))),
         faults,
         savepoint: rng.percent(20).then(|| (rng.below(3_000), !last && rng.percent(50))),
     }

@@ -90,6 +90,22 @@ fn a_rotated_file_is_read_to_its_end_and_the_new_one_from_its_start() {
 }
 
 #[test]
+fn a_forgotten_inode_stays_with_the_subtask_that_had_it() {
+    for parallelism in 1..6 {
+        let (dir, path) = file_with(b"1\n");
+        let mut job = Job::start(FileSource::lines(&path).tail(true), 2);
+        assert_eq!(job.took(1), ["1"]);
+        job.crash_and_restore(parallelism);
+        let away = dir.path().join("away");
+        fs::rename(&path, &away).unwrap();
+        assert_eq!(job.took(2), [""; 0]);
+        assert_eq!(job.took(70), [""; 0]);
+        fs::rename(&away, &path).unwrap();
+        assert_eq!(job.took(2), ["1"], "it comes back as a new file, to one subtask");
+    }
+}
+
+#[test]
 fn files_of_a_directory_appear_are_renamed_and_go() {
     let dir = dir_with(&[("a.log", b"a1\n")]);
     let at = |name: &str| dir.path().join(name);

@@ -26,8 +26,6 @@ pub(crate) fn run(env: &Env, options: &Options) -> Result<Summary> {
     let metrics = Arc::new(JobMetrics::new(&settings.job, clock.now()));
     let _server = serve(options, &settings.job, &metrics, &clock)?;
     let store = options.checkpoint_dir.as_deref().map(restore::open_store).transpose()?;
-    let interval = options.checkpoint_interval.or(settings.checkpoint_every);
-    let timeout = options.aligned_timeout.unwrap_or(settings.aligned_timeout);
     let mut start = restore::load_start(options, store.as_deref(), &plan)?;
     let restored_epoch = start.restored.as_ref().map(|r| r.epoch);
     if options.signals {
@@ -36,21 +34,13 @@ pub(crate) fn run(env: &Env, options: &Options) -> Result<Summary> {
     let mut restarts = Restarts::new(settings.restart.clone());
     let (mut checkpoints, mut number, mut completed) = (0, 0, None);
     loop {
-        let coordination = Config {
-            // Without a store checkpoints have nowhere to go; the last epoch still commits sinks.
-            interval_us: store.as_ref().and(interval).map(|i| i.as_micros() as u64),
-            aligned_timeout_ms: timeout.map(|t| t.as_millis() as u64),
-            store: if store.is_some() { Store::Durable } else { Store::None },
-            first_epoch: start.next_epoch,
-            ..Config::default()
-        };
         let ended = attempt::run(&Setup {
             physical: &physical,
             plan: &plan,
             clock: &clock,
             store: store.clone(),
             restored: start.restored.clone(),
-            coordination,
+            coordination: coordination(env, options, start.next_epoch),
             keep: options.keep_checkpoints,
             attempt: number,
             metrics: &metrics,
@@ -63,11 +53,7 @@ pub(crate) fn run(env: &Env, options: &Options) -> Result<Summary> {
             Ok(outcome) => {
                 return Ok(Summary {
                     job: settings.job,
-                    outcome: match outcome {
-                        Outcome::Finished => "finished",
-                        Outcome::Stopped(_) => "stopped",
-                        Outcome::Cancelled => "cancelled",
-                    },
+                    outcome: named(outcome),
                     elapsed_us: clock.now(),
                     running_us: ended.running_us,
                     longest_step_us: longest_step(&ended.watched),
@@ -83,22 +69,52 @@ pub(crate) fn run(env: &Env, options: &Options) -> Result<Summary> {
         let Some(store) = store.as_ref().filter(|_| error.severity() != Severity::FailJob) else {
             return Err(error);
         };
-        match restarts.on_failure(clock.now(), random(&clock)) {
-            Decision::GiveUp { reason } => {
-                return Err(error.context(format!("the job is given up ({reason})")));
-            }
-            Decision::RestartAt(at) => {
-                let wait = at.saturating_sub(clock.now());
-                eprintln!("warning: restart in {} ms: {error}", wait / 1000);
-                std::thread::park_timeout(Duration::from_micros(wait));
-            }
-        }
+        pause(&mut restarts, &clock, error)?;
         number += 1;
         let first = start.next_epoch.max(ended.last_epoch + 1);
         let from_start = start.restored.clone();
         start = restore::load_latest(store.as_ref(), &plan, options.allow_dropped_state)?;
         start.restored = start.restored.or(from_start);
         start.next_epoch = start.next_epoch.max(first);
+    }
+}
+
+fn named(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Finished => "finished",
+        Outcome::Stopped(_) => "stopped",
+        Outcome::Cancelled => "cancelled",
+    }
+}
+
+/// Flags go before what the program says. Without a directory checkpoints have nowhere to go; the
+/// last epoch still commits the sinks.
+fn coordination(env: &Env, options: &Options, first_epoch: u64) -> Config {
+    let settings = env.settings.borrow();
+    let interval = options.checkpoint_interval.or(settings.checkpoint_every);
+    let timeout = options.aligned_timeout.unwrap_or(settings.aligned_timeout);
+    let stored = options.checkpoint_dir.is_some();
+    Config {
+        interval_us: interval.filter(|_| stored).map(|i| i.as_micros() as u64),
+        aligned_timeout_ms: timeout.map(|t| t.as_millis() as u64),
+        store: if stored { Store::Durable } else { Store::None },
+        first_epoch,
+        ..Config::default()
+    }
+}
+
+/// Waits as long as the restart strategy says, or gives up.
+fn pause(restarts: &mut Restarts, clock: &SystemClock, error: Error) -> Result<()> {
+    match restarts.on_failure(clock.now(), random(clock)) {
+        Decision::GiveUp { reason } => {
+            Err(error.context(format!("the job is given up ({reason})")))
+        }
+        Decision::RestartAt(at) => {
+            let wait = at.saturating_sub(clock.now());
+            eprintln!("warning: restart in {} ms: {error}", wait / 1000);
+            std::thread::park_timeout(Duration::from_micros(wait));
+            Ok(())
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Jobs that are scraped while they run.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod exposition;
 
 use exposition::{Scrape, parse};

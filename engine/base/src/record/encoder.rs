@@ -33,9 +33,25 @@ impl<'b> Encoder<'b> {
     #[inline(always)]
     pub fn encode<T: Record>(&mut self, view: T::View<'_>) -> Result<(), Failure> {
         let resolver = T::serialize_view(view, self)?;
-        let at = self.reserve::<T::Archived>(1)?;
+        let at = self.reserve_one::<T::Archived>()?;
         self.resolve_at::<T>(view, resolver, at);
         Ok(())
+    }
+
+    /// As `reserve(1)`, its length known to the compiler.
+    #[inline(always)]
+    fn reserve_one<U>(&mut self) -> Result<usize, Failure> {
+        let at = self.position.next_multiple_of(align_of::<U>());
+        let end = at + size_of::<U>();
+        if end > self.bytes.len() {
+            return Err(Failure);
+        }
+        for byte in &mut self.bytes[self.position..at] {
+            *byte = 0;
+        }
+        self.bytes[at..at + size_of::<U>()].fill(0);
+        self.position = end;
+        Ok(at)
     }
 
     /// Aligns for `U` and reserves room for `n` of them, zeroed; returns where they start.

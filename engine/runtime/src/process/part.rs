@@ -13,7 +13,7 @@ use tidemill_base::{Batch, Error, Key, Record, Result, Timestamp, WATERMARK_MIN}
 use tidemill_keyed::{HeapTable, SliceTables, SnapshotSink, StateTable, Timers};
 
 /// Entries that one step of a snapshot writes; 1,000 take 10 to 20 microseconds.
-pub const STEP_ENTRIES: usize = 3_000;
+pub const STEP_ENTRIES: usize = if cfg!(feature = "check") { 100 } else { 3_000 };
 
 /// A table, timers, or another state that is snapshotted beside processing.
 pub trait Part {

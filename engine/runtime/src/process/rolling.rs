@@ -11,7 +11,7 @@ mod tests;
 pub use folds::{AggregateFn, Best, Count, Reduce, Sum};
 
 use super::part::{PartRef, Snapshots};
-use crate::ahead::Ahead;
+use crate::ahead::ahead;
 use crate::blame::Blame;
 use crate::context::Context;
 use crate::operator::{Flow, Operator};
@@ -82,15 +82,10 @@ where
         range: Range<usize>,
         out: &mut S,
     ) -> Result<()> {
-        let ahead = Ahead::over(range, self.table.is_large());
-        for step in ahead {
-            if let Some(i) = step.index {
-                self.table.prefetch_index(batch.hash(i));
-            }
-            if let Some(i) = step.entry {
-                self.table.prefetch_entry(batch.hash(i));
-            }
-            let Some(i) = step.now else { continue };
+        let far = self.table.is_large();
+        ahead!(range, far, index(i) { self.table.prefetch_index(batch.hash(i)); }, entry(i) {
+            self.table.prefetch_entry(batch.hash(i));
+        }, now(i) {
             let (view, timestamp, hash) = batch.get::<I>(i);
             let view = I::shorten(view);
             let blame = Blame::new(0, view);
@@ -109,7 +104,7 @@ where
                 out.push((K::shorten(key), A::Out::shorten(value)), timestamp);
             });
             blame.clear();
-        }
+        });
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use super::function::WindowFunction;
 use super::late::LateOutput;
 use super::spec::{Aligned, Domain, Spec, TIMESTAMP_MAX, Window, floor};
 use super::store::{SNAPSHOT_ENTRIES, Store, check_timestamp};
-use crate::ahead::Ahead;
+use crate::ahead::ahead;
 use crate::blame::Blame;
 use crate::operator::Flow;
 use crate::stage::{Control, Stage};
@@ -161,14 +161,10 @@ where
     #[inline(always)]
     fn add_all(&mut self, batch: &Batch, range: Range<usize>, slice: i64) {
         let table = self.slices.table_mut(slice);
-        for step in Ahead::over(range, table.len() > AHEAD_FROM) {
-            if let Some(i) = step.index {
-                table.prefetch_index(batch.hash(i));
-            }
-            if let Some(i) = step.entry {
-                table.prefetch_entry(batch.hash(i));
-            }
-            let Some(i) = step.now else { continue };
+        let far = table.len() > AHEAD_FROM;
+        ahead!(range, far, index(i) { table.prefetch_index(batch.hash(i)); }, entry(i) {
+            table.prefetch_entry(batch.hash(i));
+        }, now(i) {
             let (view, _, hash) = batch.get::<T>(i);
             let blame = Blame::new(0, view);
             let view = T::shorten(view);
@@ -180,7 +176,7 @@ where
                 }
             }
             blame.clear();
-        }
+        });
     }
 
     /// Adds a record that needs a closer look.

@@ -8,7 +8,7 @@ use tidemill_base::record::shape_of;
 use tidemill_base::{Batch, Error, Key, Record, Result, Timestamp};
 
 /// Entries written in one step of a snapshot.
-pub(super) const SNAPSHOT_ENTRIES: usize = 2048;
+pub(super) const SNAPSHOT_ENTRIES: usize = if cfg!(feature = "check") { 20 } else { 2048 };
 
 /// Names the sections, and carries entries to the outbox.
 pub(super) struct Store {

@@ -21,7 +21,7 @@ const EMIT_ENTRIES: usize = 128;
 const MERGE_ENTRIES: usize = 1024;
 
 /// Entries emitted or merged in one step of the task.
-const STEP_ENTRIES: usize = 2048;
+const STEP_ENTRIES: usize = if cfg!(feature = "check") { 20 } else { 2048 };
 
 /// A firing under way.
 pub(super) struct Firing {
