@@ -349,7 +349,7 @@ impl<H> SourceFile<H> {
         }
         let start = self.header.as_ref().map_or(0, |h| h.1);
         if part.is_untouched() {
-            return Ok(Some(line_start(self.handle()?, &self.path, part.start)?.max(start)));
+            return Ok(Some(line_start(self.handle()?, &self.path, part.start)?));
         }
         Ok(Some(part.position.max(start)))
     }

@@ -5,6 +5,7 @@ mod attempt;
 #[doc(hidden)]
 pub mod checkpoint;
 mod embedded;
+mod log;
 mod options;
 mod progress;
 #[doc(hidden)]
@@ -51,6 +52,7 @@ pub fn main(compose: impl FnOnce(&mut Args) -> Result<Env>) -> ExitCode {
         }
     };
     let Invocation { mode, options, mut args } = invocation;
+    log::install();
     options::set_overrides(&options);
     let composed = compose(&mut args);
     if mode == Mode::Help {

@@ -213,7 +213,7 @@ macro_rules! stage_pipe {
             {
                 let (operator, function) = (self.position, self.function);
                 self.previous.build(io, move |io| {
-                    Ok($stage { operator, function, tail: tail(io)?, types: PhantomData })
+                    Ok($stage::new(operator, function, tail(io)?))
                 })
             }
         }

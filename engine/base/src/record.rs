@@ -40,6 +40,9 @@ pub trait Record:
     > + Sized
     + 'static
 {
+    /// Whether an owned value is as cheap as a view: it owns no memory. Only speed depends on it.
+    const PLAIN: bool = false;
+
     /// The borrowed form: `Copy`, with native types (`u64`, `&str`). Views are equal if what they
     /// view is, whichever of the two forms that has.
     type View<'a>: Copy + Debug + PartialEq;

@@ -387,6 +387,7 @@ impl<R: SourceReader, A: Assigner<R::Item>, S: Stage<R::Item>> SourceTask<R, A, 
         let polled = running.reader.poll(&mut out);
         out.settle();
         let emitted = out.emitted;
+        running.chain.end_run();
         self.running = Some(running);
         let polled = polled?;
         self.context.failure.check()?;

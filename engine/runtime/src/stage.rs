@@ -39,6 +39,10 @@ pub trait Stage<T: Record>: 'static {
     /// Takes one record.
     fn push(&mut self, view: T::View<'_>, timestamp: Timestamp);
 
+    /// The task has no more records at hand: a stage that gathers records passes them on. What it
+    /// still holds at the next control element goes before that.
+    fn end_run(&mut self) {}
+
     /// Takes a control element.
     fn control(&mut self, control: Control) -> Result<()>;
 

@@ -1,7 +1,7 @@
 //! Windows over keyed streams: tumbling, sliding, session, global, count.
 //!
-//! - [`spec`]: which windows, when they fire (plain values)
-//! - [`function`]: what a window computes
+//! - `spec`: which windows, when they fire (plain values)
+//! - `function`: what a window computes
 //! - `sliced`: aligned windows that fire at their end, one update a record, no timers
 //! - `listed`: sessions, global windows, and aligned ones with early or purging triggers: a list
 //!   of windows for each key, and a timer for each window

@@ -6,7 +6,7 @@
 //! - [`jobs`]: the jobs under test, composed through the public API, with their oracles
 //! - [`source`], [`ledger`]: the world outside: input in splits, a store with transactions
 //! - [`world`]: the scheduler
-//! - [`rng`]: chance
+//! - [`rng`]: chance, seeded
 //!
 //! A failing seed prints the line that replays it.
 #![forbid(unsafe_code)]

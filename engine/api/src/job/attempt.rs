@@ -306,8 +306,7 @@ impl Attempt<'_> {
                 Err(Error::attempt(report.to_string()))
             }
             snapshot::Event::Failed { epoch, error } => {
-                tracing::warn!(epoch, "checkpoint {epoch} failed: {error}");
-                eprintln!("warning: checkpoint {epoch} failed: {error}");
+                tracing::warn!("checkpoint {epoch} failed: {error}");
                 let reason = error.to_string();
                 if self.committing == Some(epoch) {
                     self.tell(Event::ManifestFailed { epoch, reason })
@@ -363,7 +362,7 @@ impl Attempt<'_> {
             Action::StoreManifest { epoch } => self.store_manifest(epoch)?,
             Action::Commit { epoch } => self.worker.command(Command::Commit(epoch)),
             Action::Abort { epoch, reason } => {
-                tracing::warn!(epoch, "checkpoint {epoch} is given up: {reason}");
+                tracing::warn!("checkpoint {epoch} is given up: {reason}");
                 self.worker.command(Command::Abort(epoch));
                 self.write(snapshot::Job::Abort { epoch });
                 self.parts.remove(&epoch);

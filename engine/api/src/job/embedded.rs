@@ -111,7 +111,7 @@ fn pause(restarts: &mut Restarts, clock: &SystemClock, error: Error) -> Result<(
         }
         Decision::RestartAt(at) => {
             let wait = at.saturating_sub(clock.now());
-            eprintln!("warning: restart in {} ms: {error}", wait / 1000);
+            tracing::warn!("restart in {} ms: {error}", wait / 1000);
             std::thread::park_timeout(Duration::from_micros(wait));
             Ok(())
         }

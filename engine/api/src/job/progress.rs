@@ -137,12 +137,12 @@ impl fmt::Display for Summary {
         if let Some(epoch) = self.restored {
             write!(f, ", started from checkpoint {epoch}")?;
         }
-        let last = self.last_checkpoint.map_or(String::from("none"), |c| c.to_string());
-        writeln!(
-            f,
-            ", {} checkpoints (last: {last}), {} restarts",
-            self.checkpoints, self.restarts
-        )?;
+        // Without a store the last epoch only commits the sinks: nothing is kept of it.
+        match self.last_checkpoint.filter(|_| self.checkpoints > 0) {
+            Some(last) => write!(f, ", {} checkpoints (last: {last})", self.checkpoints)?,
+            None => write!(f, ", no checkpoints")?,
+        }
+        writeln!(f, ", {} restarts", self.restarts)?;
         writeln!(
             f,
             "{:<52} {:>8} {:>12} {:>12} {:>6} {:>8}",

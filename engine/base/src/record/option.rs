@@ -10,6 +10,7 @@ use rkyv::rancor::Failure;
 struct Variant<T>(u8, T);
 
 impl<T: Record> Record for Option<T> {
+    const PLAIN: bool = T::PLAIN;
     type View<'a> = Option<T::View<'a>>;
     #[inline(always)]
     fn view(&self) -> Self::View<'_> {

@@ -9,6 +9,7 @@ use rkyv::{Archive, Place};
 macro_rules! primitive {
     ($($t:ty, $name:literal, |$a:ident| $native:expr;)*) => {$(
         impl Record for $t {
+            const PLAIN: bool = true;
             type View<'a> = $t;
             #[inline(always)]
             fn view(&self) -> $t {
@@ -59,6 +60,7 @@ primitive! {
 }
 
 impl Record for () {
+    const PLAIN: bool = true;
     type View<'a> = ();
     #[inline(always)]
     fn view(&self) {}

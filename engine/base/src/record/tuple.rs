@@ -12,6 +12,7 @@ use rkyv::tuple::{
 macro_rules! tuple {
     ($archived:ident; $($t:ident $i:tt $r:ident $o:ident),*) => {
         impl<$($t: Record),*> Record for ($($t,)*) {
+            const PLAIN: bool = $($t::PLAIN)&&*;
             type View<'a> = ($($t::View<'a>,)*);
             #[inline(always)]
             fn view(&self) -> Self::View<'_> {

@@ -51,7 +51,10 @@ fn methods(model: &Model) -> TokenStream {
     // Matches of many variants are left to the compiler's judgement.
     let inline =
         if model.variants.len() > 4 { quote!(#[inline]) } else { quote!(#[inline(always)]) };
+    let fields = model.variants.iter().flat_map(|v| &v.fields).map(|f| &f.as_record);
+    let plain = quote!(true #(&& #fields::PLAIN)*);
     quote! {
+        const PLAIN: bool = #plain;
         type View<'a> = #a;
         #inline
         fn view(&self) -> #any {

@@ -99,6 +99,10 @@ where
         blame.clear();
     }
 
+    fn end_run(&mut self) {
+        self.tail.end_run();
+    }
+
     fn control(&mut self, control: Control) -> Result<()> {
         if let Control::Watermark(w) = control {
             self.watermark = w;

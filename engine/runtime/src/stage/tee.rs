@@ -11,6 +11,9 @@ impl<T: Record> Stage<T> for Collector<T> {
     fn push(&mut self, view: T::View<'_>, timestamp: Timestamp) {
         (**self).push(view, timestamp);
     }
+    fn end_run(&mut self) {
+        (**self).end_run();
+    }
     fn control(&mut self, control: Control) -> Result<()> {
         (**self).control(control)
     }
@@ -36,6 +39,9 @@ impl<T: Record> Stage<T> for Tee<T> {
         for output in &mut self.outputs {
             output.push(view, timestamp);
         }
+    }
+    fn end_run(&mut self) {
+        self.outputs.iter_mut().for_each(Stage::end_run);
     }
     fn control(&mut self, control: Control) -> Result<()> {
         self.outputs.iter_mut().try_for_each(|o| o.control(control))

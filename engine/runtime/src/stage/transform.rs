@@ -17,6 +17,13 @@ pub struct MapStage<T, U, F, S> {
     pub types: PhantomData<fn(T) -> U>,
 }
 
+impl<T, U, F, S> MapStage<T, U, F, S> {
+    /// The operator at place `operator` of its chain.
+    pub fn new(operator: u32, function: F, tail: S) -> Self {
+        MapStage { operator, function, tail, types: PhantomData }
+    }
+}
+
 impl<T, U, F, S> Stage<T> for MapStage<T, U, F, S>
 where
     T: Record,
@@ -31,6 +38,9 @@ where
         blame.clear();
         self.tail.push(out.view(), timestamp);
     }
+    fn end_run(&mut self) {
+        self.tail.end_run();
+    }
     fn control(&mut self, control: Control) -> Result<()> {
         self.tail.control(control)
     }
@@ -39,16 +49,55 @@ where
     }
 }
 
+/// Records that a filter gathers before it passes them on.
+const FILTER_RUN: usize = 64;
+
 /// `filter`: drops records for which the function says false.
+///
+/// Which records a filter keeps is what a CPU cannot predict: a branch on it costs more than the
+/// record. Plain records are therefore gathered without a branch, and passed on in runs; the run
+/// is empty before every control element, so order is kept.
 pub struct FilterStage<T, F, S> {
-    /// Index of the operator in its chain.
-    pub operator: u32,
-    /// The user's function.
-    pub function: F,
-    /// What is behind it.
-    pub tail: S,
-    /// Record types.
-    pub types: PhantomData<fn(T)>,
+    operator: u32,
+    function: F,
+    tail: S,
+    /// Kept records; those from `kept` on are leftovers.
+    run: Vec<(T, Timestamp)>,
+    kept: usize,
+}
+
+impl<T, F, S> FilterStage<T, F, S>
+where
+    T: Record,
+    F: for<'a> FnMut(T::View<'a>) -> bool + 'static,
+    S: Stage<T>,
+{
+    /// The filter at place `operator` of its chain.
+    pub fn new(operator: u32, function: F, tail: S) -> Self {
+        let run = Vec::with_capacity(if T::PLAIN { FILTER_RUN } else { 0 });
+        FilterStage { operator, function, tail, run, kept: 0 }
+    }
+
+    #[inline(always)]
+    fn gather(&mut self, view: T::View<'_>, timestamp: Timestamp, keep: bool) {
+        let record = (T::from_view(view), timestamp);
+        match self.run.get_mut(self.kept) {
+            Some(place) => *place = record,
+            None => self.run.push(record),
+        }
+        self.kept += usize::from(keep);
+        if self.kept == FILTER_RUN {
+            self.pass_on();
+        }
+    }
+
+    #[inline(always)]
+    fn pass_on(&mut self) {
+        for (record, timestamp) in &self.run[..self.kept] {
+            self.tail.push(record.view(), *timestamp);
+        }
+        self.kept = 0;
+    }
 }
 
 impl<T, F, S> Stage<T> for FilterStage<T, F, S>
@@ -62,11 +111,18 @@ where
         let blame = Blame::new(self.operator, view);
         let keep = (self.function)(view);
         blame.clear();
-        if keep {
+        if T::PLAIN {
+            self.gather(view, timestamp, keep);
+        } else if keep {
             self.tail.push(view, timestamp);
         }
     }
+    fn end_run(&mut self) {
+        self.pass_on();
+        self.tail.end_run();
+    }
     fn control(&mut self, control: Control) -> Result<()> {
+        self.pass_on();
         self.tail.control(control)
     }
     fn writable(&mut self) -> bool {
@@ -86,6 +142,13 @@ pub struct FlatMapStage<T, U, F, S> {
     pub types: PhantomData<fn(T) -> U>,
 }
 
+impl<T, U, F, S> FlatMapStage<T, U, F, S> {
+    /// The operator at place `operator` of its chain.
+    pub fn new(operator: u32, function: F, tail: S) -> Self {
+        FlatMapStage { operator, function, tail, types: PhantomData }
+    }
+}
+
 impl<T, U, F, S> Stage<T> for FlatMapStage<T, U, F, S>
 where
     T: Record,
@@ -99,6 +162,9 @@ where
         let tail = &mut self.tail;
         (self.function)(view, &mut |out| tail.push(out, timestamp));
         blame.clear();
+    }
+    fn end_run(&mut self) {
+        self.tail.end_run();
     }
     fn control(&mut self, control: Control) -> Result<()> {
         self.tail.control(control)
@@ -120,6 +186,13 @@ pub struct InspectStage<T, F, S> {
     pub types: PhantomData<fn(T)>,
 }
 
+impl<T, F, S> InspectStage<T, F, S> {
+    /// The operator at place `operator` of its chain.
+    pub fn new(operator: u32, function: F, tail: S) -> Self {
+        InspectStage { operator, function, tail, types: PhantomData }
+    }
+}
+
 impl<T, F, S> Stage<T> for InspectStage<T, F, S>
 where
     T: Record,
@@ -132,6 +205,9 @@ where
         (self.function)(view, timestamp);
         blame.clear();
         self.tail.push(view, timestamp);
+    }
+    fn end_run(&mut self) {
+        self.tail.end_run();
     }
     fn control(&mut self, control: Control) -> Result<()> {
         self.tail.control(control)
@@ -181,6 +257,9 @@ where
         blame.clear();
         self.max = self.max.max(timestamp);
         self.tail.push(view, timestamp);
+    }
+    fn end_run(&mut self) {
+        self.tail.end_run();
     }
     fn control(&mut self, control: Control) -> Result<()> {
         match control {

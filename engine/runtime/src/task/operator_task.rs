@@ -93,6 +93,7 @@ impl<O: Operator, S: Stage<O::Out>> OperatorTask<O, S> {
                 }
                 (true, _) => self.operator.resume(&mut self.chain)?,
             };
+            self.chain.end_run();
             self.context.failure.check()?;
             self.started = true;
             if flow == Flow::Done {
@@ -126,6 +127,7 @@ impl<O: Operator, S: Stage<O::Out>> OperatorTask<O, S> {
             let end = held.batch.len().min(held.next + RUN_RECORDS);
             let range = held.next..end;
             self.operator.records(held.input, &held.batch, range, &mut self.chain)?;
+            self.chain.end_run();
             self.context.failure.check()?;
             worked = true;
             if let Some(held) = &mut self.held {

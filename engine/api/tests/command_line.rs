@@ -1,0 +1,297 @@
+//! The command line of a job's program, in processes of their own. This program is both the job and
+//! its tests: with `TIDEMILL_TEST_JOB` set it is the job.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Output, Stdio};
+use std::time::Duration;
+use tidemill::connectors::{FileSink, GeneratorSource};
+use tidemill::{Env, RestartStrategy, job};
+use tidemill_plan::PhysicalPlan;
+
+const JOB: &str = "TIDEMILL_TEST_JOB";
+const KEYS: u64 = 11;
+
+/// Counts `--total` numbers by key into files in `--out`; `--poison` is one that panics.
+fn program() -> ExitCode {
+    job::main(|args| {
+        let out = args.required("out", "directory of the result")?;
+        let total = args.parsed("total", "number of records")?;
+        let rate: f64 = args.parsed("rate", "records per second")?.unwrap_or(1e6);
+        let poison: Option<u64> = args.parsed("poison", "the record that panics")?;
+        let name = args.optional("job-name", "name of the job", "counting");
+        let env = Env::new(&name).parallelism(2).checkpoint_every(Duration::from_millis(50));
+        let env = env.restart(RestartStrategy::FixedDelay { attempts: 1, delay_us: 1_000 });
+        env.add_source(GeneratorSource::new(total, |i| i).rate(rate))
+            .filter(move |n| Some(n) != poison || panic!("poisoned"))
+            .name("check")
+            .key_by::<u64, _>(|n| n - n / KEYS * KEYS)
+            .count()
+            .uid("counts")
+            .map(|(key, n)| format!("{key} {n}"))
+            .add_sink(FileSink::<String, _>::display(out));
+        Ok(env)
+    })
+}
+
+/// The arguments, and where they point to.
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Place { dir: tempfile::tempdir().unwrap() }
+    }
+    fn out(&self) -> PathBuf {
+        self.dir.path().join("out")
+    }
+    fn chk(&self) -> PathBuf {
+        self.dir.path().join("chk")
+    }
+    fn start(&self, words: &[&str]) -> Child {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.env(JOB, "1").args(words).arg("--out").arg(self.out());
+        if !words.contains(&"plan") {
+            command.arg("--checkpoint-dir").arg(self.chk());
+        }
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+    fn run(&self, words: &[&str]) -> Output {
+        self.start(words).wait_with_output().unwrap()
+    }
+    /// The lines of all visible files, sorted.
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for entry in std::fs::read_dir(self.out()).unwrap() {
+            let path = entry.unwrap().path();
+            if !path.file_name().unwrap().to_str().unwrap().starts_with('.') {
+                let text = std::fs::read_to_string(path).unwrap();
+                lines.extend(text.lines().map(str::to_owned));
+            }
+        }
+        lines.sort();
+        lines
+    }
+    fn checkpoints(&self) -> Vec<(u64, PathBuf)> {
+        let Ok(entries) = std::fs::read_dir(self.chk()) else { return Vec::new() };
+        let mut found: Vec<_> = entries
+            .map(|e| e.unwrap().path())
+            .filter(|p| p.join("manifest.json").exists())
+            .map(|p| (number(&p), p))
+            .collect();
+        found.sort();
+        found
+    }
+}
+
+fn number(path: &Path) -> u64 {
+    path.file_name().unwrap().to_str().unwrap().strip_prefix("chk-").unwrap().parse().unwrap()
+}
+
+fn wanted(total: u64) -> Vec<String> {
+    let mut lines: Vec<String> =
+        (0..total).map(|i| format!("{} {}", i % KEYS, i / KEYS + 1)).collect();
+    lines.sort();
+    lines
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Runs without `--out` or `--checkpoint-dir` being added.
+fn bare(words: &[&str]) -> Output {
+    let exe = std::env::current_exe().unwrap();
+    Command::new(exe).env(JOB, "1").args(words).output().unwrap()
+}
+
+fn the_plan_is_what_deployment_reads() {
+    let place = Place::new();
+    for words in [&["plan"][..], &["plan", "--format", "json"]] {
+        let output = place.run(words);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let plan = PhysicalPlan::from_json(std::str::from_utf8(&output.stdout).unwrap()).unwrap();
+        assert_eq!((plan.job(), plan.parallelism()), ("counting", 2));
+        assert_eq!(plan.tasks().len(), 2);
+        assert!(plan.operators().any(|o| o.uid == "counts"));
+    }
+    let output = place.run(&["plan", "--parallelism", "3", "--job-name=other"]);
+    let plan = PhysicalPlan::from_json(std::str::from_utf8(&output.stdout).unwrap()).unwrap();
+    assert_eq!((plan.job(), plan.parallelism()), ("other", 3));
+    for (format, start) in [("mermaid", "flowchart"), ("dot", "digraph")] {
+        let output = place.run(&["plan", "--format", format]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.trim_start().starts_with(start), "{text}");
+        assert!(text.contains("check") && text.contains("count"), "{text}");
+    }
+    assert!(!place.out().exists(), "a plan starts nothing");
+}
+
+fn mistakes_are_named_and_end_with_2() {
+    for (words, parts) in [
+        (&["--paralelism", "2"][..], &["--paralelism", "--parallelism"][..]),
+        (&["--quite"], &["--quite", "--quiet"]),
+        (&["--totl=5"], &["--totl", "--total"]),
+        (&["--parallelism"], &["--parallelism", "value"]),
+        (&["--total"], &["--total", "value"]),
+        (&["--parallelism", "0"], &["--parallelism", "0", "from 1"]),
+        (&["--parallelism", "many"], &["many"]),
+        (&["--checkpoint-interval", "5"], &["--checkpoint-interval", "500ms"]),
+        (&["--checkpoint-interval", "5 parsecs"], &["5 parsecs", "500ms"]),
+        (&["--aligned-timeout", "soon"], &["--aligned-timeout", "soon"]),
+        (&["--keep-checkpoints", "0"], &["--keep-checkpoints", "from 1"]),
+        (&["--state", "paper"], &["paper", "heap or rocksdb"]),
+        (&["--format", "png", "plan"], &["png", "mermaid"]),
+        (&["--metrics-addr", "9249"], &["9249", "HOST:PORT"]),
+        (&["--total", "lots"], &["lots", "number of records"]),
+        (&["--quiet=yes"], &["--quiet", "no value"]),
+        (&["--checkpoint-dir", "--restore", "latest"], &["--checkpoint-dir", "value"]),
+        (&["start"], &["start", "run", "plan"]),
+        (&["--out"], &["--out", "value"]),
+    ] {
+        let mut all = vec!["--out=/nonexistent/never"];
+        if words == ["--out"] {
+            all.clear();
+        }
+        all.extend(words);
+        let output = bare(&all);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {text}");
+        // The help that follows mentions all flags.
+        let line = text.lines().next().unwrap();
+        for part in parts {
+            assert!(line.contains(part), "{words:?}: {part} in: {line}");
+        }
+        assert!(!Path::new("/nonexistent").exists());
+    }
+    let output = bare(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--out is missing: directory of the result"));
+    let output = bare(&["--help"]);
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    for flag in ["--out", "--total", "--checkpoint-dir", "--restore", "--metrics-addr", "--quiet"] {
+        assert!(help.contains(flag), "{flag} in {help}");
+    }
+}
+
+fn a_job_that_finishes_ends_with_0() {
+    let place = Place::new();
+    let output = place.run(&["--total", "5000", "--rate=20000"]);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert_eq!(place.lines(), wanted(5_000));
+    for part in ["counting: ", "records/s", "last checkpoint", "finished"] {
+        let part = part.trim_start_matches("records");
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let quiet = Place::new();
+    let output = quiet.run(&["--total", "50", "--quiet"]);
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()));
+    assert_eq!(output.stdout, b"");
+}
+
+fn a_job_that_fails_ends_with_1_and_says_where() {
+    let place = Place::new();
+    let output = place.run(&["--total", "5000", "--poison", "2000", "--rate=20000"]);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let error = text.lines().find(|l| l.starts_with("error: ")).expect(&text);
+    assert!(error.contains("'check' panicked on record 2000: poisoned"), "{text}");
+    assert!(text.contains("warning: restart in"), "{text}");
+}
+
+/// Ctrl-C in the middle; a later run goes on as if nothing had been.
+fn ctrl_c_ends_cleanly_and_a_restore_goes_on() {
+    for signal in ["-INT", "-TERM"] {
+        let place = Place::new();
+        let mut child = place.start(&["--total", "12000", "--rate", "6000"]);
+        for _ in 0..400 {
+            if place.checkpoints().len() >= 2 {
+                break;
+            }
+            std::thread::park_timeout(Duration::from_millis(25));
+        }
+        assert!(place.checkpoints().len() >= 2, "no checkpoint within 10 s");
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        let mut ended = None;
+        for _ in 0..80 {
+            ended = child.try_wait().unwrap();
+            if ended.is_some() {
+                break;
+            }
+            std::thread::park_timeout(Duration::from_millis(25));
+        }
+        if ended.is_none() {
+            child.kill().unwrap();
+        }
+        let output = child.wait_with_output().unwrap();
+        let status = ended.unwrap_or_else(|| panic!("it runs on: {}", stderr(&output)));
+        assert_eq!(status.code(), Some(0), "{}", stderr(&output));
+        assert!(stderr(&output).contains("cancelled"), "{}", stderr(&output));
+        let before = place.lines().len();
+        assert!(before < 12_000, "it was ended in the middle");
+
+        let output = place.run(&["--total", "12000", "--restore", "latest"]);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        assert!(text.contains("started from checkpoint"), "{text}");
+        assert_eq!(place.lines(), wanted(12_000));
+    }
+}
+
+fn a_fresh_start_among_checkpoints_fails_with_1() {
+    let place = Place::new();
+    assert_eq!(place.run(&["--total", "100"]).status.code(), Some(0));
+    let output = place.run(&["--total", "100"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("--restore latest"), "{}", stderr(&output));
+    assert_eq!(place.lines(), wanted(100));
+}
+
+/// The user sees which checkpoint is damaged and which one is used: on the terminal.
+fn a_damaged_checkpoint_is_warned_about() {
+    let place = Place::new();
+    assert_eq!(place.run(&["--total", "3000", "--rate=6000"]).status.code(), Some(0));
+    let found = place.checkpoints();
+    let [.., older, newest] = &found[..] else { panic!("two checkpoints: {found:?}") };
+    let data = newest.1.join("worker-0.data");
+    std::fs::write(&data, b"garbage").unwrap();
+    // Its files are visible already; into a new directory the older checkpoint would not do either.
+    let output = place.run(&["--total", "3000", "--restore", "latest"]);
+    let text = stderr(&output);
+    let warning = text.lines().find(|l| l.starts_with("warning: ")).unwrap_or("none");
+    for path in [&older.1, &newest.1] {
+        assert!(warning.contains(path.to_str().unwrap()), "{} in: {text}", path.display());
+    }
+}
+
+fn main() -> ExitCode {
+    if std::env::var_os(JOB).is_some() {
+        return program();
+    }
+    let tests: [(&str, fn()); 7] = [
+        ("the_plan_is_what_deployment_reads", the_plan_is_what_deployment_reads),
+        ("mistakes_are_named_and_end_with_2", mistakes_are_named_and_end_with_2),
+        ("a_job_that_finishes_ends_with_0", a_job_that_finishes_ends_with_0),
+        (
+            "a_job_that_fails_ends_with_1_and_says_where",
+            a_job_that_fails_ends_with_1_and_says_where,
+        ),
+        ("ctrl_c_ends_cleanly_and_a_restore_goes_on", ctrl_c_ends_cleanly_and_a_restore_goes_on),
+        (
+            "a_fresh_start_among_checkpoints_fails_with_1",
+            a_fresh_start_among_checkpoints_fails_with_1,
+        ),
+        ("a_damaged_checkpoint_is_warned_about", a_damaged_checkpoint_is_warned_about),
+    ];
+    let wanted = std::env::args().nth(1).filter(|a| !a.starts_with('-')).unwrap_or_default();
+    let mut failed = 0;
+    for (name, test) in tests.iter().filter(|t| t.0.contains(&wanted)) {
+        let passed = std::panic::catch_unwind(test).is_ok();
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        failed += u8::from(!passed);
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(101) }
+}

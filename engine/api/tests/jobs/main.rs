@@ -1,0 +1,10 @@
+//! Whole jobs that fail, stop, and start again: restores into the same and into another program,
+//! at another parallelism, from damaged checkpoints, with full disks.
+
+mod changed;
+mod common;
+mod damaged;
+mod full_disk;
+mod panics;
+mod rescale;
+mod start;
