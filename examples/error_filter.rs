@@ -18,7 +18,7 @@ fn main() -> ExitCode {
 
         let env = Env::new("ErrorFilter");
         env.add_source(FileSource::lines(input).suffix(suffix))
-            .filter(|line| contains_error(line))
+            .filter(contains_error)
             .add_sink(StdoutSink::display());
         Ok(env)
     })

@@ -198,3 +198,37 @@ fn at_another_parallelism_each_time() {
         vec!["--aligned-timeout".into(), timeout.into(), "--parallelism".into(), parallelism]
     });
 }
+
+/// The newest checkpoint is damaged: the one before is used, with a warning that names both.
+#[test]
+fn a_damaged_checkpoint_is_passed_over() {
+    let mut life = Life::new(&mut Random(1));
+    finish(life.start("whole", &[]), "the run that is left alone");
+    let rate = ["--rate".to_string(), life.rate.to_string()];
+    let mut child = life.restore(&rate);
+    for _ in 0..3 {
+        life.await_checkpoint(&mut child, life.last_epoch());
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let newest = life.last_epoch();
+    let data = life.path("checkpoints").join(format!("chk-{newest}/worker-0.data"));
+    let mut bytes = fs::read(&data).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&data, bytes).unwrap();
+    // What the damaged checkpoint has committed must go: the sink refuses to write it twice.
+    for entry in fs::read_dir(life.path("killed")).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().contains(&format!("-{newest:08}-")) {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+
+    let output = life.restore(&[]).wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let names = [format!("chk-{newest} is skipped"), format!("chk-{} is used", newest - 1)];
+    assert!(names.iter().all(|n| errors.contains(n)), "{errors}");
+    assert!(life.rows("whole") == life.rows("killed"), "the rows differ");
+}

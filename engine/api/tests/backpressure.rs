@@ -1,6 +1,8 @@
 //! A source that could do millions of records a second under a sink that takes a thousand: memory
 //! stays flat, and the time is accounted for. Alone in its process, because it measures that.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -87,7 +89,7 @@ struct Seen {
     summary: Summary,
 }
 
-/// Runs for 4 s; the first one is for warming up.
+/// Runs for 4 s, of which the first is for warming up.
 fn run(sources: u32, sinks: u32, checkpoints: Option<&std::path::Path>) -> Seen {
     let end = Arc::new(AtomicBool::new(false));
     let (emitted, rows) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
@@ -145,8 +147,9 @@ fn memory_is_flat_under_a_slow_sink() {
             assert!(blocked > 2_000, "{blocked} ms backpressured, {what}");
         }
         if dir.is_some() {
+            // A run of records in the sink takes half a second, and a checkpoint waits for its end.
             let checkpoints = seen.summary.checkpoints;
-            assert!(checkpoints >= 5, "{checkpoints} unaligned checkpoints, {what}");
+            assert!(checkpoints >= 3, "{checkpoints} unaligned checkpoints, {what}");
         }
     }
 }

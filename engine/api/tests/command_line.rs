@@ -1,5 +1,6 @@
 //! The command line of a job's program, in processes of their own. This program is both the job and
 //! its tests: with `TIDEMILL_TEST_JOB` set it is the job.
+#![expect(clippy::unwrap_used, reason = "these are tests, although without the harness")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
@@ -258,7 +259,7 @@ fn a_damaged_checkpoint_is_warned_about() {
     let [.., older, newest] = &found[..] else { panic!("two checkpoints: {found:?}") };
     let data = newest.1.join("worker-0.data");
     std::fs::write(&data, b"garbage").unwrap();
-    // Its files are visible already; into a new directory the older checkpoint would not do either.
+    // The sink refuses it, because its files are of the newer one; the warning comes first.
     let output = place.run(&["--total", "3000", "--restore", "latest"]);
     let text = stderr(&output);
     let warning = text.lines().find(|l| l.starts_with("warning: ")).unwrap_or("none");
@@ -267,11 +268,36 @@ fn a_damaged_checkpoint_is_warned_about() {
     }
 }
 
+/// Checkpoints of a page or two in a file system of four pages.
+fn a_full_checkpoint_disk_is_warned_about() {
+    let place = Place::new();
+    std::fs::create_dir(place.chk()).unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=16k", "tmpfs"]).arg(place.chk());
+    if !mount.output().is_ok_and(|o| o.status.success()) {
+        return eprintln!("skipped: a full disk needs a mounted tmpfs (run as root)");
+    }
+    let output = place.run(&["--total", "6000", "--rate=6000"]);
+    let unmounted = Command::new("umount").arg("-l").arg(place.chk()).status();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let warning = text.lines().find(|l| l.starts_with("warning: checkpoint ")).unwrap_or("none");
+    for part in ["failed", "No space left", place.chk().to_str().unwrap(), "free space"] {
+        assert!(warning.contains(part), "{part} in: {text}");
+    }
+    let error = text.lines().find(|l| l.starts_with("error: ")).unwrap_or("none");
+    assert!(error.contains("No space left"), "{text}");
+    let (lines, all) = (place.lines(), wanted(6_000));
+    assert!(lines.windows(2).all(|w| w[0] != w[1]), "a line came twice");
+    assert!(lines.iter().all(|l| all.binary_search(l).is_ok()), "half a line");
+    assert!(unmounted.unwrap().success());
+}
+
 fn main() -> ExitCode {
     if std::env::var_os(JOB).is_some() {
         return program();
     }
-    let tests: [(&str, fn()); 7] = [
+    let tests: [(&str, fn()); 8] = [
         ("the_plan_is_what_deployment_reads", the_plan_is_what_deployment_reads),
         ("mistakes_are_named_and_end_with_2", mistakes_are_named_and_end_with_2),
         ("a_job_that_finishes_ends_with_0", a_job_that_finishes_ends_with_0),
@@ -284,6 +310,7 @@ fn main() -> ExitCode {
             "a_fresh_start_among_checkpoints_fails_with_1",
             a_fresh_start_among_checkpoints_fails_with_1,
         ),
+        ("a_full_checkpoint_disk_is_warned_about", a_full_checkpoint_disk_is_warned_about),
         ("a_damaged_checkpoint_is_warned_about", a_damaged_checkpoint_is_warned_about),
     ];
     let wanted = std::env::args().nth(1).filter(|a| !a.starts_with('-')).unwrap_or_default();

@@ -151,6 +151,16 @@ impl Alignment {
         }
     }
 
+    /// When a queued barrier may overtake; `None` for one that never may, or whose epoch is over.
+    pub fn due(&self, barrier: Barrier) -> Option<Micros> {
+        match barrier.kind {
+            BarrierKind::Aligned { timeout: Some(t) } if barrier.epoch > self.over => {
+                Some(barrier.triggered_at + t)
+            }
+            _ => None,
+        }
+    }
+
     /// When [`Alignment::overtake`] is worth another call for the epoch in alignment.
     pub fn deadline(&self) -> Option<Micros> {
         match self.state {

@@ -445,6 +445,8 @@ impl<R: SourceReader, A: Assigner<R::Item>, S: Stage<R::Item>> Task for SourceTa
             return Ok(Progress::Finished);
         }
         if !self.running()?.chain.writable() {
+            // What waits for other lanes need not wait for this one.
+            self.control(Control::Flush)?;
             return Ok(Progress::Blocked { until: None });
         }
         let now = self.context.time.now();

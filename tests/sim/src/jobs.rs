@@ -32,11 +32,11 @@ pub enum Kind {
     Union,
     /// source -> shared: rolling -> sink, broadcast -> sink
     Shared,
-    /// source -> key_by -> tumbling window -> sum -> sink
+    /// source -> key_by -> tumbling window -> reduce -> rebalance -> sink
     Tumbling,
-    /// source -> rebalance -> key_by -> sliding window -> sum -> sink
+    /// source -> rebalance -> key_by -> sliding window -> reduce -> rebalance -> sink
     Sliding,
-    /// source -> key_by -> session window -> sum -> sink
+    /// source -> key_by -> session window -> sum -> rebalance -> sink
     Session,
     /// source -> key_by -> count window -> sink
     Counted,

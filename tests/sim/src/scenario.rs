@@ -39,6 +39,8 @@ pub struct Life {
     pub alignment: Alignment,
     /// How long a checkpoint may take.
     pub timeout_us: Micros,
+    /// How many may fail in a row.
+    pub tolerated_failures: Option<u32>,
     /// Crash so many iterations of the scheduler after so many complete checkpoints.
     pub crash: Option<(u64, u64)>,
     /// Operations of the checkpoint store that fail.
@@ -60,8 +62,8 @@ pub struct Scenario {
     pub pace: Pace,
     /// Buffers of each channel.
     pub channel: ChannelOptions,
-    /// From one checkpoint to the next.
-    pub interval_us: Micros,
+    /// From one checkpoint to the next; `None`: only the last one is taken.
+    pub interval_us: Option<Micros>,
     /// Checkpoints that are kept.
     pub keep: usize,
     /// Jobs that may wait for the snapshot writer.
@@ -89,7 +91,7 @@ impl Scenario {
     }
 
     fn of(seed: u64, kind: Kind, rng: &mut Rng) -> Self {
-        let padded = rng.pick(&[0, 0, 0, 200, 3_000, 9_000]);
+        let padded = rng.pick(&[0, 0, 200, 3_000, 9_000]);
         let inputs = (0..kind.sources()).map(|_| Arc::new(input(kind, padded, rng))).collect();
         let step_us = rng.pick(&[2, 20, 100, 400]);
         let pace = Pace {
@@ -99,11 +101,11 @@ impl Scenario {
         };
         let fixed = rng.between(1, 4) as u32;
         let rescales = kind.rescales() && rng.percent(70);
-        let crashes = rng.pick(&[0, 1, 1, 2, 2, 3, 5]);
+        let crashes = rng.pick(&[0, 1, 2, 3, 4, 6]);
         let lives = (0..=crashes)
             .map(|i| {
                 let parallelism = if rescales { rng.between(1, 4) as u32 } else { fixed };
-                life(parallelism, i == crashes, rng)
+                life(parallelism, i == crashes, step_us, rng)
             })
             .collect();
         Scenario {
@@ -115,7 +117,7 @@ impl Scenario {
                 credits: rng.pick(&[2, 2, 3, 8]),
                 overdraft: rng.pick(&[24, 24, 200]),
             },
-            interval_us: step_us * rng.pick(&[30, 100, 300, 2_000]),
+            interval_us: (!rng.percent(8)).then(|| step_us * rng.pick(&[30, 100, 300, 2_000])),
             keep: rng.pick(&[1, 2, 4]),
             writer_queue: rng.pick(&[16, 64]),
             strict: rng.percent(50),
@@ -128,13 +130,13 @@ impl Scenario {
 /// A timeout that no checkpoint may meet.
 pub const PATIENT_US: Micros = 600_000_000;
 
-fn life(parallelism: u32, last: bool, rng: &mut Rng) -> Life {
+fn life(parallelism: u32, last: bool, step_us: Micros, rng: &mut Rng) -> Life {
     let alignment = match rng.below(4) {
         0 => Alignment::Aligned,
         1 => Alignment::Timeout(rng.between(1, 8)),
         _ => Alignment::Unaligned,
     };
-    let far = rng.pick(&[100, 1_000, 8_000]);
+    let far = rng.pick(&[50, 200, 1_000, 6_000]);
     let operations = rng.pick(&[10, 100, 1_000]);
     let operation = rng.below(operations);
     let faults = match rng.below(6) {
@@ -146,8 +148,13 @@ fn life(parallelism: u32, last: bool, rng: &mut Rng) -> Life {
     Life {
         parallelism,
         alignment,
-        timeout_us: if last { PATIENT_US } else { rng.pick(&[5_000, 40_000, PATIENT_US]) },
-        crash: (!last).then(|| (rng.pick(&[0, 1, 1, 1, 2, 3, 6]), rng.below(far))),
+        timeout_us: if last {
+            PATIENT_US
+        } else {
+            rng.pick(&[100 * step_us, 600 * step_us, PATIENT_US])
+        },
+        tolerated_failures: rng.pick(&[None, Some(3)]),
+        crash: (!last).then(|| (rng.pick(&[0, 1, 1, 1, 1, 2, 3, 6]), rng.below(far))),
         faults,
         savepoint: rng.percent(20).then(|| (rng.below(3_000), !last && rng.percent(50))),
     }

@@ -30,7 +30,7 @@ fn replay() {
     let scenario = Scenario::new(seed);
     let s = &scenario;
     println!(
-        "{:?} {:?} {:?} every {} us, keep {}, queue {}, strict {}, step {} us",
+        "{:?} {:?} {:?} every {:?} us, keep {}, queue {}, strict {}, step {} us",
         s.kind, s.pace, s.channel, s.interval_us, s.keep, s.writer_queue, s.strict, s.step_us
     );
     s.lives.iter().for_each(|life| println!("  {life:?}"));

@@ -28,6 +28,8 @@ pub(crate) struct Invocation {
 #[derive(Debug, Default)]
 pub struct Args {
     given: BTreeMap<String, String>,
+    /// Flags without the value that they need.
+    valueless: Vec<String>,
     declared: Vec<(String, String, Option<String>)>,
     help: bool,
 }
@@ -59,7 +61,7 @@ impl Invocation {
         let mut options = Options::quiet();
         (options.progress, options.signals) = (true, true);
         let mut args = Args::default();
-        let mut words = words.into_iter().skip(1);
+        let mut words = words.into_iter().skip(1).peekable();
         while let Some(word) = words.next() {
             let Some(flag) = word.strip_prefix("--") else {
                 match word.as_str() {
@@ -75,6 +77,9 @@ impl Invocation {
             };
             let known = FLAGS.iter().find(|f| f.0 == name);
             if known.is_some_and(|f| f.1.is_empty()) {
+                if let Some(value) = given {
+                    return Err(format!("--{name} {value}: the flag takes no value"));
+                }
                 match name.as_str() {
                     "allow-dropped-state" => options.allow_dropped_state = true,
                     "quiet" => options.progress = false,
@@ -83,14 +88,18 @@ impl Invocation {
                 }
                 continue;
             }
-            let value = given.or_else(|| words.next()).ok_or_else(|| {
-                format!("--{name} needs a value{}", known.map_or(String::new(), |f| f.1.into()))
-            })?;
-            match known {
-                Some(_) if name == "format" => format = value,
-                Some(_) => set(&mut options, &name, &value)?,
-                None => {
+            // A flag in the place of a value is a value forgotten.
+            let value = given.or_else(|| words.next_if(|w| !w.starts_with("--")));
+            match (known, value) {
+                (Some(_), Some(value)) if name == "format" => format = value,
+                (Some(_), Some(value)) => set(&mut options, &name, &value)?,
+                (Some(f), None) => return Err(format!("--{name} needs a value: {}", f.1)),
+                (None, Some(value)) => {
                     args.given.insert(name, value);
+                }
+                // Whether the program knows it is not known yet.
+                (None, None) => {
+                    args.valueless.push(name);
                 }
             }
         }
@@ -159,6 +168,10 @@ fn duration(text: &str) -> Result<Duration, String> {
     ms.map(Duration::from_millis).ok_or_else(help)
 }
 
+fn needs_value(name: &str, meaning: &str) -> Error {
+    Error::job(format!("--{name} needs a value: {meaning}"))
+}
+
 impl Args {
     /// The value of a flag that must be given.
     ///
@@ -169,6 +182,7 @@ impl Args {
         match self.given.get(name) {
             Some(value) => Ok(value.clone()),
             None if self.help => Ok(String::new()),
+            None if self.valueless.iter().any(|v| v == name) => Err(needs_value(name, meaning)),
             None => Err(Error::job(format!("--{name} is missing: {meaning}"))),
         }
     }
@@ -192,8 +206,12 @@ impl Args {
 
     /// Whether every flag given is one that the program asked for.
     pub(crate) fn check(&self) -> Result<()> {
-        let unknown = self.given.keys().find(|k| self.declared.iter().all(|d| d.0 != **k));
-        let Some(unknown) = unknown else { return Ok(()) };
+        let declared = |name: &str| self.declared.iter().find(|d| d.0 == name);
+        let mut given = self.given.keys().chain(&self.valueless);
+        let Some(unknown) = given.find(|k| declared(k).is_none()) else {
+            let valueless = self.valueless.iter().find_map(|v| declared(v));
+            return valueless.map_or(Ok(()), |(name, meaning, _)| Err(needs_value(name, meaning)));
+        };
         let names = FLAGS.iter().map(|f| f.0).chain(self.declared.iter().map(|d| d.0.as_str()));
         let near = names.min_by_key(|n| distance(n, unknown)).unwrap_or("help");
         Err(Error::job(format!(

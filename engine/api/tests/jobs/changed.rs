@@ -68,9 +68,13 @@ fn a_changed_state_type_is_refused_with_both_shapes() {
 #[test]
 fn changed_windows_are_refused_with_both() {
     let dir = Dir::new();
-    let run = |seconds: Option<u64>, flags: &[&str]| {
+    let run = |seconds: Option<u64>, bomb: Bomb, flags: &[&str]| {
         let env = env("windows", 2);
-        let keyed = numbers(&env, TOTAL, 1e6).key_by::<u64, _>(|r| r.0);
+        let input = numbers(&env, TOTAL, 4e3).filter(move |_| {
+            bomb.tick();
+            true
+        });
+        let keyed = input.key_by::<u64, _>(|r| r.0);
         let windowed = match seconds {
             Some(s) => keyed.window(Tumbling::of(Duration::from_secs(s))),
             None => keyed.window(Session::gap(Duration::from_secs(1))),
@@ -78,14 +82,14 @@ fn changed_windows_are_refused_with_both() {
         windowed.sum(|r| r.1).name("sums").uid("sums").add_sink(DiscardSink);
         dir.run(&env, flags)
     };
-    run(Some(10), &[]).unwrap();
+    run(Some(10), Bomb::amid(TOTAL / 2, &dir), &[]).unwrap_err();
     for other in [Some(20), None] {
-        let error = run(other, &["--restore", "latest"]).unwrap_err().to_string();
+        let error = run(other, Bomb::dud(), &["--restore", "latest"]).unwrap_err().to_string();
         assert!(error.contains("sums") && error.contains("10000"), "{error}");
         let wanted = if other.is_some() { "20000" } else { "session" };
         assert!(error.contains(wanted), "{error}");
     }
-    run(Some(10), &["--restore", "latest"]).unwrap();
+    run(Some(10), Bomb::dud(), &["--restore", "latest"]).unwrap();
 }
 
 #[test]
@@ -93,7 +97,7 @@ fn another_number_of_key_groups_is_refused() {
     let dir = Dir::new();
     let run = |key_groups: u32, flags: &[&str]| {
         let env = env("groups", 2).max_parallelism(key_groups);
-        counting(numbers(&env, TOTAL, 1e6), &Bomb::after(u64::MAX), &CollectSink::new());
+        counting(numbers(&env, TOTAL, 1e6), &Bomb::dud(), &CollectSink::new());
         dir.run(&env, flags)
     };
     run(64, &[]).unwrap();
@@ -104,7 +108,7 @@ fn another_number_of_key_groups_is_refused() {
     run(64, &["--restore", "latest"]).unwrap();
 }
 
-/// Takes a millisecond for a record, so that records wait in its channels.
+/// Takes a tenth of a millisecond for a record, so that records wait in its channels.
 #[derive(Clone)]
 struct Slow;
 
@@ -121,7 +125,7 @@ impl<T: Record> tidemill::Sink<T> for Slow {
 impl<T: Record> SinkWriter<T> for Slow {
     #[expect(clippy::disallowed_methods, reason = "a sink that blocks is what is tested")]
     fn write(&mut self, _: T::View<'_>, _: i64) -> Result<()> {
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_micros(100));
         Ok(())
     }
 }
@@ -149,9 +153,10 @@ fn through_a_channel<T: Record>(make: fn(u64) -> T, bomb: Bomb) -> Env {
 fn a_changed_record_type_on_a_channel_with_records_is_refused_with_both_shapes() {
     let dir = Dir::new();
     let flags = ["--aligned-timeout", "0s", "--checkpoint-interval", "50ms"];
-    let error = dir.run(&through_a_channel::<u64>(|n| n, Bomb::after(600)), &flags).unwrap_err();
+    let error =
+        dir.run(&through_a_channel::<u64>(|n| n, Bomb::amid(6_000, &dir)), &flags).unwrap_err();
     assert!(error.to_string().contains("the bomb"), "{error}");
-    let (_, newest) = dir.checkpoints().pop().expect("a checkpoint within 600 ms");
+    let (_, newest) = dir.checkpoints().pop().expect("a checkpoint");
     let manifest = std::fs::read_to_string(newest.join("manifest.json")).unwrap();
     assert!(manifest.contains("channel_state"), "nothing waited in the channel: {manifest}");
 
@@ -169,8 +174,8 @@ fn a_changed_record_type_on_a_channel_with_records_is_refused_with_both_shapes()
 fn a_renamed_and_moved_operator_with_its_uid_keeps_its_state() {
     let dir = Dir::new();
     let first = env("moved", 2);
-    let (bomb, sink) = (Bomb::after(TOTAL / 2), CollectSink::new());
-    counting(numbers(&first, TOTAL, 2e3), &bomb, &sink);
+    let (bomb, sink) = (Bomb::amid(TOTAL / 2, &dir), CollectSink::new());
+    counting(numbers(&first, TOTAL, 4e3), &bomb, &sink);
     dir.run(&first, &[]).unwrap_err();
     assert!(!dir.checkpoints().is_empty());
 

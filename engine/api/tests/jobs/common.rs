@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tidemill::connectors::{CollectSink, GeneratorSource};
 use tidemill::job::Summary;
@@ -41,7 +41,7 @@ impl Dir {
 pub(crate) fn checkpoints(root: &Path) -> Vec<(u64, PathBuf)> {
     let mut found: Vec<_> = std::fs::read_dir(root)
         .unwrap()
-        .map(|e| e.unwrap().path())
+        .filter_map(|e| e.ok().map(|e| e.path()))
         .filter(|p| p.join("manifest.json").exists())
         .filter_map(|p| {
             let name = p.file_name()?.to_str()?.strip_prefix("chk-")?.parse().ok()?;
@@ -52,20 +52,50 @@ pub(crate) fn checkpoints(root: &Path) -> Vec<(u64, PathBuf)> {
     found
 }
 
-/// Lets one record through `fuse` times, then panics once; never again.
+/// Panics once, some records on; never again.
 #[derive(Clone)]
 pub(crate) struct Bomb {
     left: Arc<AtomicU64>,
+    gone: Arc<AtomicBool>,
+    /// Where two checkpoints must be completed between the records and the panic.
+    dir: Option<PathBuf>,
+    newest: Arc<OnceLock<u64>>,
 }
 
 impl Bomb {
     pub(crate) fn after(records: u64) -> Self {
-        Bomb { left: Arc::new(AtomicU64::new(records)) }
+        Bomb {
+            left: Arc::new(AtomicU64::new(records)),
+            gone: Arc::default(),
+            dir: None,
+            newest: Arc::default(),
+        }
+    }
+    /// After so many records and two more checkpoints: however slow the machine is, there is
+    /// something in the middle to restore from.
+    pub(crate) fn amid(records: u64, dir: &Dir) -> Self {
+        Bomb { dir: Some(dir.path().to_owned()), ..Bomb::after(records) }
+    }
+    /// Never.
+    pub(crate) fn dud() -> Self {
+        Bomb::after(u64::MAX)
     }
     /// Counts one record.
+    #[expect(clippy::disallowed_methods, reason = "records must be left when the time comes")]
     pub(crate) fn tick(&self) {
-        // Wraps after going off: 2^64 records later it would again.
-        assert!(self.left.fetch_sub(1, Ordering::Relaxed) != 1, "the bomb, on purpose");
+        let down = |left: u64| left.checked_sub(1);
+        if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, down).is_ok()
+            || self.gone.load(Ordering::Relaxed)
+        {
+            return;
+        }
+        if let Some(dir) = &self.dir {
+            let newest = checkpoints(dir).last().map_or(0, |c| c.0);
+            if newest < self.newest.get_or_init(|| newest) + 2 {
+                return std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        assert!(self.gone.swap(true, Ordering::Relaxed), "the bomb, on purpose");
     }
 }
 

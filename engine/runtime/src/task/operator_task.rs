@@ -276,6 +276,7 @@ impl<O: Operator, S: Stage<O::Out>> Task for OperatorTask<O, S> {
             return Ok(if snapshotting { Progress::Worked } else { Progress::Finished });
         }
         if !self.fire()? {
+            self.control(Control::Flush)?;
             return Ok(Progress::Blocked { until: self.until() });
         }
         let now = self.context.time.now();
@@ -289,8 +290,12 @@ impl<O: Operator, S: Stage<O::Out>> Task for OperatorTask<O, S> {
         }
         worked |= self.run_held()?;
         if self.held.is_some() || !self.writable() {
-            let until = self.until();
-            return Ok(if worked { Progress::Worked } else { Progress::Blocked { until } });
+            if worked {
+                return Ok(Progress::Worked);
+            }
+            // What waits for other lanes need not wait for the one without a buffer.
+            self.control(Control::Flush)?;
+            return Ok(Progress::Blocked { until: self.until() });
         }
         if self.operator.deadline().is_some_and(|at| at <= self.context.time.wall_ms()) {
             self.start_firing(Firing::Tick);

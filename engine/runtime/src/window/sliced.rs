@@ -24,9 +24,6 @@ use std::ops::Range;
 use tidemill_base::{Batch, Key, Record, Result, Timestamp, WATERMARK_MAX};
 use tidemill_keyed::{HeapTable, SliceTables};
 
-/// Tables with more keys than this are larger than the nearest cache: memory is asked for ahead.
-const AHEAD_FROM: usize = 1_000;
-
 /// What happens to records of a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
@@ -161,7 +158,7 @@ where
     #[inline(always)]
     fn add_all(&mut self, batch: &Batch, range: Range<usize>, slice: i64) {
         let table = self.slices.table_mut(slice);
-        let far = table.len() > AHEAD_FROM;
+        let far = table.is_large();
         ahead!(range, far, index(i) { table.prefetch_index(batch.hash(i)); }, entry(i) {
             table.prefetch_entry(batch.hash(i));
         }, now(i) {

@@ -1,7 +1,10 @@
 //! A RocksDB database for the state of one subtask (or of several on one thread).
 
 use super::codec::hash_of;
-use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, Options, WriteBatch, WriteOptions};
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, DEFAULT_COLUMN_FAMILY_NAME, Options,
+    WriteBatch, WriteOptions,
+};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -73,7 +76,11 @@ fn describe(options: RocksOptions) -> Options {
 impl Database {
     /// Opens the database in `dir`, made if there is none. Fails if another process has it open.
     pub fn open(dir: &Path, options: RocksOptions) -> Result<Self> {
-        let db = DB::open(&describe(options), dir).map_err(|e| failed(dir, "opening", e))?;
+        let described = describe(options);
+        // Batched reads want the column family by name, so it has to be opened by name.
+        let families = [(DEFAULT_COLUMN_FAMILY_NAME, described.clone())];
+        let db = DB::open_cf_with_opts(&described, dir, families)
+            .map_err(|e| failed(dir, "opening", e))?;
         let mut writing = WriteOptions::default();
         writing.disable_wal(true);
         Ok(Database(Rc::new(Inner {

@@ -238,7 +238,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(10))]
 
     #[test]
     fn a_table_in_rocksdb_is_a_map(operations in prop::collection::vec(operation(), 1..250)) {

@@ -57,7 +57,7 @@ impl KeyedProcess<u64, Event> for Buckets {
     }
 }
 
-/// source -> key_by -> process with timers -> sink, side output -> sink
+/// source -> key_by -> process with timers -> rebalance -> sink, side output -> sink
 pub(super) fn timers(parts: &Parts<'_>, env: &Env) {
     let odd = env.output_tag::<String>("odd");
     parts
@@ -66,6 +66,8 @@ pub(super) fn timers(parts: &Parts<'_>, env: &Env) {
         .process(Buckets { odd: odd.clone() })
         .uid("buckets")
         .side_output(&odd)
+        .rebalance()
+        .uid("rebalance")
         .add_sink(parts.ledger.sink(0))
         .uid("sink 0");
     odd.stream(env).uid("odd").add_sink(parts.ledger.sink(1)).uid("sink 1");

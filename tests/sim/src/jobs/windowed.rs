@@ -27,29 +27,45 @@ fn finish(
     parts: &Parts<'_>,
     sums: Stream<(u64, i64, i64, u64), impl Pipe<Out = (u64, i64, i64, u64)>>,
 ) {
-    sums.uid("window")
-        .map(|(key, start, end, sum)| row(key, start, end, sum))
+    sums.map(|(key, start, end, sum)| row(key, start, end, sum))
         .add_sink(parts.ledger.sink(0))
         .uid("sink 0");
 }
 
-/// source -> key_by -> tumbling window -> sum -> sink
+/// source -> key_by -> tumbling window -> reduce -> rebalance -> sink: what a window emits may be
+/// large, so that a firing takes many steps and meets backpressure.
 pub(super) fn tumbling(parts: &Parts<'_>, env: &Env) {
     let keyed = parts.source(env, 0).key_by::<u64, _>(|e| e.key);
-    finish(parts, keyed.window(Tumbling::of(ms(SIZE_MS))).with_window().sum(|e| e.value));
+    let sums = keyed
+        .window(Tumbling::of(ms(SIZE_MS)))
+        .with_window()
+        .reduce(|sum, e| sum.value += e.value)
+        .uid("reduce")
+        .rebalance()
+        .map(|(key, start, end, sum)| (key, start, end, sum.value));
+    finish(parts, sums);
 }
 
-/// source -> rebalance -> key_by -> sliding window -> sum -> sink
+/// source -> rebalance -> key_by -> sliding window -> reduce -> rebalance -> sink
 pub(super) fn sliding(parts: &Parts<'_>, env: &Env) {
     let keyed = parts.source(env, 0).rebalance().uid("rebalance").key_by::<u64, _>(|e| e.key);
     let windows = Sliding::of(ms(SIZE_MS), ms(SLIDE_MS));
-    finish(parts, keyed.window(windows).with_window().sum(|e| e.value));
+    let sums = keyed
+        .window(windows)
+        .with_window()
+        .reduce(|sum, e| sum.value += e.value)
+        .uid("reduce")
+        .rebalance()
+        .uid("rebalance 2")
+        .map(|(key, start, end, sum)| (key, start, end, sum.value));
+    finish(parts, sums);
 }
 
 /// source -> key_by -> session window -> sum -> sink
 pub(super) fn session(parts: &Parts<'_>, env: &Env) {
     let keyed = parts.source(env, 0).key_by::<u64, _>(|e| e.key);
-    finish(parts, keyed.window(Session::gap(ms(GAP_MS))).with_window().sum(|e| e.value));
+    let sums = keyed.window(Session::gap(ms(GAP_MS))).with_window().sum(|e| e.value);
+    finish(parts, sums.uid("window").rebalance().uid("rebalance"));
 }
 
 /// source -> key_by -> windows of some records each -> list them -> sink

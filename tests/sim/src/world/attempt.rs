@@ -52,8 +52,8 @@ pub(super) struct Attempt<'a> {
     start: Start<'a>,
     rng: Rng,
     seats: Vec<Seat>,
-    /// How likely each slot is to be stepped, for a while.
-    weights: Vec<u64>,
+    /// How likely each task of each slot is to be stepped, for a while.
+    weights: Vec<Vec<u64>>,
     coordinator: Coordinator,
     /// Events on their way to the coordinator.
     inbox: BTreeMap<SubtaskId, VecDeque<Event>>,
@@ -97,9 +97,10 @@ impl<'a> Attempt<'a> {
             seats.push(Seat::new(Slot::new(tasks), doorbell.clone()));
         }
         let config = Config {
-            interval_us: Some(start.scenario.interval_us),
+            interval_us: start.scenario.interval_us,
             timeout_us: start.life.timeout_us,
             aligned_timeout_ms: start.life.alignment.timeout_ms(),
+            tolerated_failures: start.life.tolerated_failures,
             store: Store::Durable,
             first_epoch: start.next_epoch,
             ..Config::default()
@@ -111,7 +112,7 @@ impl<'a> Attempt<'a> {
             });
         let mut attempt = Attempt {
             rng,
-            weights: vec![1; seats.len()],
+            weights: Vec::new(),
             seats,
             coordinator: Coordinator::new(config).map_err(|e| e.to_string())?,
             inbox: BTreeMap::new(),
@@ -145,9 +146,7 @@ impl<'a> Attempt<'a> {
         let clock = self.start.clock.clone();
         clock.advance(self.rng.below(self.start.scenario.step_us + 1));
         if iteration % 512 == 1 {
-            // Slots are not equally fast for a while; one may stand still.
-            let weight = |_: &u64| self.rng.pick(&[0, 1, 1, 4, 20]);
-            self.weights = self.weights.iter().map(weight).collect();
+            self.reweigh();
         }
         if self.start.life.savepoint.is_some_and(|(at, _)| at == iteration) {
             let stop = self.start.life.savepoint.is_some_and(|(_, stop)| stop);
@@ -179,6 +178,33 @@ impl<'a> Attempt<'a> {
         Ok(self.ending.take())
     }
 
+    /// For a while not all are equally fast: slots, subtasks, and whole tasks; some stand still.
+    fn reweigh(&mut self) {
+        let tasks = self.seats.iter().map(|seat| seat.slot.len()).max().unwrap_or(0);
+        let rows: Vec<u64> = (0..tasks).map(|_| self.rng.pick(&[0, 1, 1, 1, 20])).collect();
+        self.weights.clear();
+        for seat in &self.seats {
+            let slot = self.rng.pick(&[0, 1, 1, 4, 20]);
+            let task = |row: &u64| slot * row * self.rng.pick(&[0, 1, 1, 1]);
+            self.weights.push(rows.iter().take(seat.slot.len()).map(task).collect());
+        }
+    }
+
+    /// A task, by the weights; `None` where all stand still.
+    fn draw(&mut self) -> Option<(usize, usize)> {
+        let total: u64 = self.weights.iter().flatten().sum();
+        let mut ticket = self.rng.below(total.max(1));
+        for (slot, tasks) in self.weights.iter().enumerate() {
+            for (task, &weight) in tasks.iter().enumerate() {
+                if ticket < weight {
+                    return Some((slot, task));
+                }
+                ticket -= weight;
+            }
+        }
+        None
+    }
+
     fn note(&mut self, what: u64) {
         self.trace = tidemill_base::hash::hash_u64(self.trace.wrapping_add(what));
     }
@@ -195,16 +221,7 @@ impl<'a> Attempt<'a> {
     /// Steps some task; true if it worked.
     fn step(&mut self) -> Result<bool, String> {
         let clock = self.start.clock.clone();
-        let total: u64 = self.weights.iter().sum();
-        if total == 0 {
-            return Ok(false);
-        }
-        let mut ticket = self.rng.below(total);
-        let mut slot = 0;
-        while ticket >= self.weights[slot] {
-            ticket -= self.weights[slot];
-            slot += 1;
-        }
+        let Some((slot, task)) = self.draw() else { return Ok(false) };
         let seat = &mut self.seats[slot];
         let stepped = if self.start.scenario.strict {
             if !seat.awake(clock.now()) {
@@ -212,8 +229,7 @@ impl<'a> Attempt<'a> {
             }
             seat.step(&clock)
         } else {
-            let i = self.rng.index(seat.slot.len());
-            seat.step_task(i, &clock).map(Stepped::Task)
+            seat.step_task(task, &clock).map(Stepped::Task)
         };
         match stepped {
             Err(e) => self.failed(&e).map(|()| false),
@@ -445,7 +461,8 @@ impl<'a> Attempt<'a> {
         for slot in 0..self.seats.len() {
             let seat = &mut self.seats[slot];
             let mut did = seat.command(&clock).map_err(|e| format!("a task failed: {e}"))?;
-            if self.start.scenario.strict {
+            let strict = self.start.scenario.strict;
+            if strict {
                 did |= seat.awake(clock.now());
                 until.extend(seat.until());
             } else {
@@ -460,8 +477,8 @@ impl<'a> Attempt<'a> {
                     }
                 }
             }
-            if did && self.weights[slot] == 0 {
-                self.weights[slot] = 1;
+            if did && strict && self.weights[slot].iter().sum::<u64>() == 0 {
+                self.weights[slot].fill(1);
             }
             let before = self.waiting(slot);
             self.carry(slot, usize::MAX);
