@@ -36,7 +36,7 @@ fn both<T: Record>(
         });
     });
     group.bench_function(format!("read, {name}"), |b| {
-        b.iter(|| read(black_box(&batch), &digest));
+        b.iter(|| read::<T>(black_box(&batch), &digest));
     });
     group.finish();
 }

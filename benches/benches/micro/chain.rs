@@ -51,7 +51,7 @@ pub(crate) fn all(criterion: &mut Criterion) {
         tail: Sum::default(),
         types: PhantomData::<fn(Triple) -> u64>,
     };
-    let filter = FilterStage { operator: 1, function: keep, tail: second, types: PhantomData };
+    let filter = FilterStage::<Triple, _, _>::new(1, keep, second);
     let mut chain = MapStage {
         operator: 0,
         function: convert,
@@ -59,7 +59,8 @@ pub(crate) fn all(criterion: &mut Criterion) {
         types: PhantomData::<fn(Triple) -> Triple>,
     };
     run(&mut chain, &batch);
-    assert_eq!(chain.tail.tail.tail.sum, by_hand(&batch));
+    chain.end_run();
+    assert_eq!(chain.tail.tail().tail.sum, by_hand(&batch));
 
     let mut group = criterion.benchmark_group("chain");
     group.throughput(Throughput::Elements(TRIPLES as u64));

@@ -206,7 +206,7 @@ fn a_job_that_fails_ends_with_1_and_says_where() {
 fn ctrl_c_ends_cleanly_and_a_restore_goes_on() {
     for signal in ["-INT", "-TERM"] {
         let place = Place::new();
-        let mut child = place.start(&["--total", "12000", "--rate", "6000"]);
+        let mut child = place.start(&["--total", "12000", "--rate", "3000"]);
         for _ in 0..400 {
             if place.checkpoints().len() >= 2 {
                 break;

@@ -33,6 +33,9 @@ use tidemill_snapshot::MemoryStore;
 /// Iterations of one life after which it is taken for stuck.
 const ITERATIONS_MAX: u64 = 3_000_000;
 
+/// Iterations after which a life crashes although its checkpoints do not come.
+const PATIENCE: u64 = 20_000;
+
 /// What a run did, for statistics and to compare runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -48,6 +51,8 @@ pub struct Report {
     pub checkpoints: u64,
     /// Checkpoints that were given up.
     pub aborted: u64,
+    /// Steps that found no free output buffer.
+    pub blocked: u64,
     /// Batches of channel state in the checkpoints that were restored.
     pub channel_state: u64,
     /// Rows committed.
@@ -93,7 +98,7 @@ impl World<'_> {
         let mut lives = self.scenario.lives.iter();
         let mut last = *self.scenario.lives.last().ok_or("a scenario has at least one life")?;
         (last.faults, last.savepoint) = (Default::default(), None);
-        let mut known_epoch = 0;
+        let (mut known_epoch, mut failure) = (0, String::from("none"));
         for number in 0u64.. {
             let life = lives.next().copied().unwrap_or(last);
             self.report.lives += 1;
@@ -104,12 +109,15 @@ impl World<'_> {
             }
             match ending {
                 Ending::Done(Outcome::Finished) => return Ok(()),
-                Ending::Done(Outcome::Stopped(_)) | Ending::Failed(_) => known_epoch = last_epoch,
+                Ending::Done(Outcome::Stopped(_)) => known_epoch = last_epoch,
+                Ending::Failed(why) => (known_epoch, failure) = (last_epoch, why),
                 Ending::Done(Outcome::Cancelled) => return Err("nobody cancelled".to_owned()),
                 Ending::Crashed => known_epoch = 0,
             }
             if number > 60 {
-                return Err(format!("after {number} lives still not done; last {ending:?}"));
+                return Err(format!(
+                    "after {number} lives still not done; last failure: {failure}"
+                ));
             }
         }
         Ok(())
@@ -153,7 +161,7 @@ impl World<'_> {
         let ending = loop {
             iterations += 1;
             if let Some((checkpoints, later)) = life.crash
-                && attempt.completed >= checkpoints
+                && (attempt.completed >= checkpoints || iterations > PATIENCE)
                 && iterations >= *crash_at.get_or_insert(iterations + later)
             {
                 break Ending::Crashed;
@@ -173,6 +181,7 @@ impl World<'_> {
         self.report.iterations += iterations;
         self.report.checkpoints += attempt.completed;
         self.report.aborted += attempt.aborted;
+        self.report.blocked += attempt.blocked();
         self.note(attempt.trace);
         self.note(self.clock.now());
         Ok((ending, attempt.last_epoch()))

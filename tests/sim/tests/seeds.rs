@@ -86,6 +86,7 @@ fn add(total: &mut Report, report: &Report) {
     total.restores += report.restores;
     total.checkpoints += report.checkpoints;
     total.aborted += report.aborted;
+    total.blocked += report.blocked;
     total.channel_state += report.channel_state;
     total.rows += report.rows;
 }

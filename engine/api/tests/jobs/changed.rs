@@ -1,6 +1,7 @@
 //! Restores into a program that has changed.
 
-use crate::common::{Bomb, Dir, KEYS, counting, env, numbers, sorted};
+use crate::bomb::Bomb;
+use crate::common::{Dir, KEYS, counting, env, numbers, sorted};
 use std::time::Duration;
 use tidemill::connectors::{CollectSink, DiscardSink, GeneratorSource};
 use tidemill::job::Summary;
@@ -11,7 +12,7 @@ const TOTAL: u64 = 2_000;
 /// A job with state of `V` for each key.
 fn valued<V: Record>(dir: &Dir, flags: &[&str], value: fn(u64) -> V) -> Result<Summary> {
     let env = env("valued", 2);
-    numbers(&env, TOTAL, 1e6)
+    numbers(&env, TOTAL, 1e6, &Bomb::dud())
         .key_by::<u64, _>(|r| r.0)
         .process_value::<V, u64, _>(move |r, v: &mut Option<V>, cx| {
             *v = Some(value(r.1));
@@ -29,14 +30,14 @@ fn state_without_its_operator_is_refused_until_it_may_go() {
     let dir = Dir::new();
     let first = env("dropped", 2);
     let sink = CollectSink::new();
-    let counts = numbers(&first, TOTAL, 1e6).key_by::<u64, _>(|r| r.0).count();
+    let counts = numbers(&first, TOTAL, 1e6, &Bomb::dud()).key_by::<u64, _>(|r| r.0).count();
     counts.name("tally").uid("totals").add_sink(sink.sink()).uid("out");
     dir.run(&first, &[]).unwrap();
     assert_eq!(sink.take().len() as u64, TOTAL);
 
     let without = || {
         let env = env("dropped", 2);
-        numbers(&env, TOTAL, 1e6).add_sink(CollectSink::new().sink()).uid("out");
+        numbers(&env, TOTAL, 1e6, &Bomb::dud()).add_sink(CollectSink::new().sink()).uid("out");
         env
     };
     let before = dir.checkpoints();
@@ -70,7 +71,7 @@ fn changed_windows_are_refused_with_both() {
     let dir = Dir::new();
     let run = |seconds: Option<u64>, bomb: Bomb, flags: &[&str]| {
         let env = env("windows", 2);
-        let input = numbers(&env, TOTAL, 4e3).filter(move |_| {
+        let input = numbers(&env, TOTAL, 4e3, &bomb).filter(move |_| {
             bomb.tick();
             true
         });
@@ -97,7 +98,7 @@ fn another_number_of_key_groups_is_refused() {
     let dir = Dir::new();
     let run = |key_groups: u32, flags: &[&str]| {
         let env = env("groups", 2).max_parallelism(key_groups);
-        counting(numbers(&env, TOTAL, 1e6), &Bomb::dud(), &CollectSink::new());
+        counting(numbers(&env, TOTAL, 1e6, &Bomb::dud()), &Bomb::dud(), &CollectSink::new());
         dir.run(&env, flags)
     };
     run(64, &[]).unwrap();
@@ -153,8 +154,7 @@ fn through_a_channel<T: Record>(make: fn(u64) -> T, bomb: Bomb) -> Env {
 fn a_changed_record_type_on_a_channel_with_records_is_refused_with_both_shapes() {
     let dir = Dir::new();
     let flags = ["--aligned-timeout", "0s", "--checkpoint-interval", "50ms"];
-    let error =
-        dir.run(&through_a_channel::<u64>(|n| n, Bomb::amid(6_000, &dir)), &flags).unwrap_err();
+    let error = dir.run(&through_a_channel::<u64>(|n| n, Bomb::after(9_000)), &flags).unwrap_err();
     assert!(error.to_string().contains("the bomb"), "{error}");
     let (_, newest) = dir.checkpoints().pop().expect("a checkpoint");
     let manifest = std::fs::read_to_string(newest.join("manifest.json")).unwrap();
@@ -175,12 +175,12 @@ fn a_renamed_and_moved_operator_with_its_uid_keeps_its_state() {
     let dir = Dir::new();
     let first = env("moved", 2);
     let (bomb, sink) = (Bomb::amid(TOTAL / 2, &dir), CollectSink::new());
-    counting(numbers(&first, TOTAL, 4e3), &bomb, &sink);
+    counting(numbers(&first, TOTAL, 4e3, &bomb), &bomb, &sink);
     dir.run(&first, &[]).unwrap_err();
     assert!(!dir.checkpoints().is_empty());
 
     let second = env("moved", 2);
-    let renamed = numbers(&second, TOTAL, 1e6)
+    let renamed = numbers(&second, TOTAL, 1e6, &Bomb::dud())
         .map(|r| r)
         .filter(|_| true)
         .name("new")

@@ -1,9 +1,8 @@
-//! What the tests share: a directory for checkpoints, a source, a bomb, and running counts.
+//! What the tests share: a directory for checkpoints, a source, and running counts.
 
+use crate::bomb::Bomb;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tidemill::connectors::{CollectSink, GeneratorSource};
 use tidemill::job::Summary;
@@ -52,53 +51,6 @@ pub(crate) fn checkpoints(root: &Path) -> Vec<(u64, PathBuf)> {
     found
 }
 
-/// Panics once, some records on; never again.
-#[derive(Clone)]
-pub(crate) struct Bomb {
-    left: Arc<AtomicU64>,
-    gone: Arc<AtomicBool>,
-    /// Where two checkpoints must be completed between the records and the panic.
-    dir: Option<PathBuf>,
-    newest: Arc<OnceLock<u64>>,
-}
-
-impl Bomb {
-    pub(crate) fn after(records: u64) -> Self {
-        Bomb {
-            left: Arc::new(AtomicU64::new(records)),
-            gone: Arc::default(),
-            dir: None,
-            newest: Arc::default(),
-        }
-    }
-    /// After so many records and two more checkpoints: however slow the machine is, there is
-    /// something in the middle to restore from.
-    pub(crate) fn amid(records: u64, dir: &Dir) -> Self {
-        Bomb { dir: Some(dir.path().to_owned()), ..Bomb::after(records) }
-    }
-    /// Never.
-    pub(crate) fn dud() -> Self {
-        Bomb::after(u64::MAX)
-    }
-    /// Counts one record.
-    #[expect(clippy::disallowed_methods, reason = "records must be left when the time comes")]
-    pub(crate) fn tick(&self) {
-        let down = |left: u64| left.checked_sub(1);
-        if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, down).is_ok()
-            || self.gone.load(Ordering::Relaxed)
-        {
-            return;
-        }
-        if let Some(dir) = &self.dir {
-            let newest = checkpoints(dir).last().map_or(0, |c| c.0);
-            if newest < self.newest.get_or_init(|| newest) + 2 {
-                return std::thread::sleep(Duration::from_millis(1));
-            }
-        }
-        assert!(self.gone.swap(true, Ordering::Relaxed), "the bomb, on purpose");
-    }
-}
-
 /// A job with checkpoints every 20 ms that does not restart by itself.
 pub(crate) fn env(name: &str, parallelism: u32) -> Env {
     Env::new(name)
@@ -107,14 +59,15 @@ pub(crate) fn env(name: &str, parallelism: u32) -> Env {
         .restart(RestartStrategy::None)
 }
 
-/// `total` records `(key, number)` at `rate` a second.
+/// `total` records `(key, number)` at `rate` a second, as long as the bomb lets them.
 pub(crate) fn numbers(
     env: &Env,
     total: u64,
     rate: f64,
+    bomb: &Bomb,
 ) -> Stream<(u64, u64), impl Pipe<Out = (u64, u64)> + use<>> {
     let source = GeneratorSource::with_timestamps(Some(total), |i| ((i % KEYS, i), i as i64));
-    env.add_source(source.rate(rate)).uid("numbers")
+    env.add_source(bomb.pace(source.rate(rate))).uid("numbers")
 }
 
 /// Counts the records of each key: the output is each key with 1, 2, 3, ...

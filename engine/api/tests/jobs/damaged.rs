@@ -1,6 +1,7 @@
 //! A damaged checkpoint is passed over, never trusted.
 
-use crate::common::{Bomb, Dir, assert_same, counted, counting, env, numbers, sorted};
+use crate::bomb::Bomb;
+use crate::common::{Dir, assert_same, counted, counting, env, numbers, sorted};
 use std::path::{Path, PathBuf};
 use tidemill::connectors::{CollectSink, FileSink};
 
@@ -38,7 +39,8 @@ fn tear_manifest(checkpoint: &Path) {
 /// Fails in the middle; what it had made visible.
 fn fail(dir: &Dir) -> Vec<(u64, u64)> {
     let (env, sink) = (env("damaged", 2), CollectSink::new());
-    counting(numbers(&env, TOTAL, 8e3), &Bomb::amid(TOTAL / 2, dir), &sink);
+    let bomb = Bomb::amid(TOTAL / 2, dir);
+    counting(numbers(&env, TOTAL, 8e3, &bomb), &bomb, &sink);
     dir.run(&env, &["--keep-checkpoints", "3"]).unwrap_err();
     assert!(dir.checkpoints().len() >= 2, "{:?}", dir.checkpoints());
     sorted(&sink)
@@ -57,7 +59,7 @@ fn the_checkpoint_before_a_damaged_one_is_used() {
         let [.., older, newest] = &dir.checkpoints()[..] else { panic!("two checkpoints") };
         damage(&newest.1);
         let (env, sink) = (env("damaged", 2), CollectSink::new());
-        counting(numbers(&env, TOTAL, 1e6), &Bomb::dud(), &sink);
+        counting(numbers(&env, TOTAL, 1e6, &Bomb::dud()), &Bomb::dud(), &sink);
         let summary = dir.resume(&env).unwrap();
         assert_eq!(summary.restored, Some(older.0), "{how}");
         assert!(summary.last_checkpoint > Some(newest.0), "{how}: a number is never used again");
@@ -78,7 +80,7 @@ fn a_job_whose_checkpoints_are_all_damaged_does_not_begin_anew() {
     fail(&dir);
     dir.checkpoints().iter().for_each(|c| flip(&c.1));
     let (env, sink) = (env("damaged", 2), CollectSink::new());
-    counting(numbers(&env, TOTAL, 1e6), &Bomb::dud(), &sink);
+    counting(numbers(&env, TOTAL, 1e6, &Bomb::dud()), &Bomb::dud(), &sink);
     let error = dir.resume(&env).unwrap_err().to_string();
     let newest = dir.checkpoints().pop().unwrap().0;
     for part in ["no whole checkpoint", &newest.to_string(), dir.path().to_str().unwrap()] {
@@ -91,18 +93,22 @@ fn a_job_whose_checkpoints_are_all_damaged_does_not_begin_anew() {
 #[test]
 fn an_older_checkpoint_than_the_visible_files_is_refused_by_name() {
     let (dir, out) = (Dir::new(), Dir::new());
-    let job = |rate: f64| {
+    let job = |rate: f64, bomb: &Bomb| {
         let env = env("files", 2);
         let sink = FileSink::<(u64, u64), _>::debug(out.path());
-        numbers(&env, TOTAL, rate).rebalance().add_sink(sink);
+        numbers(&env, TOTAL, rate, bomb).rebalance().add_sink(sink);
         env
     };
     // A job that ends has committed its newest checkpoint; one that fails perhaps not.
-    dir.run(&job(8e3), &["--keep-checkpoints", "3"]).unwrap();
-    let checkpoints = dir.checkpoints();
-    let [.., older, newest] = &checkpoints[..] else { panic!("two: {checkpoints:?}") };
-    flip(&newest.1);
-    let error = dir.resume(&job(1e6)).unwrap_err().to_string();
+    dir.run(&job(8e3, &Bomb::amid(TOTAL / 2, &dir)), &["--keep-checkpoints", "99"]).unwrap();
+    let names = std::fs::read_dir(out.path()).unwrap().map(|e| e.unwrap().file_name());
+    let epochs = names.filter_map(|n| n.to_str()?.strip_prefix("part-")?[4..12].parse().ok());
+    let visible: u64 = epochs.max().expect("visible files");
+    let found = dir.checkpoints();
+    let (older, newer): (Vec<_>, Vec<_>) = found.iter().partition(|c| c.0 < visible);
+    newer.iter().for_each(|c| flip(&c.1));
+    let older = older.last().expect("a checkpoint before the last files");
+    let error = dir.resume(&job(1e6, &Bomb::dud())).unwrap_err().to_string();
     for part in [out.path().to_str().unwrap(), "twice", &older.0.to_string()] {
         assert!(error.contains(part), "{part} in: {error}");
     }

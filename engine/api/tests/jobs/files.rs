@@ -1,6 +1,7 @@
 //! From files to files: splits and part-files move to another number of subtasks.
 
-use crate::common::{Bomb, Dir, assert_same, env};
+use crate::bomb::Bomb;
+use crate::common::{Dir, assert_same, env};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tidemill::Env;
@@ -64,18 +65,20 @@ fn visible(dir: &Path) -> Vec<String> {
 
 fn job(parallelism: u32, rate: f64, bomb: Bomb, input: &Path, output: &Path) -> Env {
     let env = env("files", parallelism);
-    env.add_source(FileSource::lines(input).suffix(".txt").split_bytes(5_000).rate(rate))
-        .uid("lines")
-        .flat_map::<String, _>(move |line, emit| {
-            bomb.tick();
-            line.split(' ').take(1).for_each(emit);
-        })
-        .key_by::<String, _>(|word| *word)
-        .count()
-        .uid("counts")
-        .map(|(word, n)| format!("{word} {n}"))
-        .add_sink(FileSink::<String, _>::display(output))
-        .uid("files");
+    env.add_source(
+        bomb.pace(FileSource::lines(input).suffix(".txt").split_bytes(5_000).rate(rate)),
+    )
+    .uid("lines")
+    .flat_map::<String, _>(move |line, emit| {
+        bomb.tick();
+        line.split(' ').take(1).for_each(emit);
+    })
+    .key_by::<String, _>(|word| *word)
+    .count()
+    .uid("counts")
+    .map(|(word, n)| format!("{word} {n}"))
+    .add_sink(FileSink::<String, _>::display(output))
+    .uid("files");
     env
 }
 

@@ -1,6 +1,7 @@
 //! Full disks: under the checkpoints, and under the files of a sink.
 
-use crate::common::{Bomb, Dir, assert_same, checkpoints, counted, counting, env, numbers, sorted};
+use crate::bomb::Bomb;
+use crate::common::{Dir, assert_same, checkpoints, counted, counting, env, numbers, sorted};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -56,7 +57,7 @@ const TOTAL: u64 = 6_000;
 /// Counts, with state of 200 bytes for each record.
 fn job(rate: f64, sink: &CollectSink<(u64, u64)>) -> Env {
     let env = env("full", 2);
-    let input = numbers(&env, TOTAL, rate);
+    let input = numbers(&env, TOTAL, rate, &Bomb::dud());
     let remembered = input.key_by::<u64, _>(|r| r.1).process_value::<String, (u64, u64), _>(
         |r, text: &mut Option<String>, cx| {
             *text = Some(format!("{:>200}", r.1));
@@ -127,7 +128,7 @@ fn a_full_disk_under_a_sink_fails_the_job_by_name_and_shows_nothing_half() {
         let Some(disk) = Tiny::mount(64) else { return };
         let dir = Dir::new();
         let env = env("lines", 2);
-        numbers(&env, 20_000, 2e4)
+        numbers(&env, 20_000, 2e4, &Bomb::dud())
             .rebalance()
             .map(|r| format!("{:>30}", r.1))
             .add_sink(FileSink::<String, _>::display(disk.path()));

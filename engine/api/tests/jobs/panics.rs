@@ -1,6 +1,7 @@
 //! User code that panics: the job restarts or fails, says where, and the process goes on.
 
-use crate::common::{Bomb, Dir, assert_same, counted, counting, env, numbers, sorted};
+use crate::bomb::Bomb;
+use crate::common::{Dir, assert_same, counted, counting, env, numbers, sorted};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,11 +19,12 @@ fn a_job_goes_on_from_its_last_checkpoint_by_itself() {
         let env = env("restarted", 2).restart(twice(1_000));
         let seen = Arc::new(AtomicU64::new(0));
         let counter = seen.clone();
-        let input = numbers(&env, 10_000, 1e4).filter(move |_| {
+        let bomb = Bomb::amid(6_000, &dir);
+        let input = numbers(&env, 10_000, 1e4, &bomb).filter(move |_| {
             counter.fetch_add(1, Ordering::Relaxed);
             true
         });
-        counting(input, &Bomb::amid(6_000, &dir), &sink);
+        counting(input, &bomb, &sink);
         let summary = dir.run(&env, &["--aligned-timeout", timeout]).unwrap();
         assert_eq!((summary.restarts, summary.outcome), (1, "finished"));
         assert_same("counts", &sorted(&sink), &counted(10_000));
@@ -35,7 +37,7 @@ fn a_job_goes_on_from_its_last_checkpoint_by_itself() {
 fn a_failure_before_the_first_checkpoint_starts_anew() {
     let (dir, sink) = (Dir::new(), CollectSink::new());
     let env = env("early", 2).checkpoint_every(Duration::from_secs(60)).restart(twice(1_000));
-    counting(numbers(&env, 1_000, 1e6), &Bomb::after(500), &sink);
+    counting(numbers(&env, 1_000, 1e6, &Bomb::dud()), &Bomb::after(500), &sink);
     let summary = dir.run(&env, &[]).unwrap();
     assert_eq!((summary.restarts, summary.restored), (1, None));
     assert_same("counts", &sorted(&sink), &counted(1_000));
@@ -48,7 +50,7 @@ fn a_record_that_always_fails_is_named_when_the_job_gives_up() {
     let attempts = Arc::new(AtomicU64::new(0));
     let counter = attempts.clone();
     let sink = CollectSink::new();
-    let input = numbers(&env, 4_000, 1e4)
+    let input = numbers(&env, 4_000, 1e4, &Bomb::dud())
         .map(move |(key, n)| {
             if n == 2_500 {
                 counter.fetch_add(1, Ordering::Relaxed);
@@ -79,7 +81,7 @@ fn a_record_that_always_fails_is_named_when_the_job_gives_up() {
 fn without_a_checkpoint_directory_a_failure_ends_the_job() {
     let env = env("plain", 2).restart(twice(1_000));
     let sink = CollectSink::new();
-    counting(numbers(&env, 1_000, 1e6), &Bomb::after(500), &sink);
+    counting(numbers(&env, 1_000, 1e6, &Bomb::dud()), &Bomb::after(500), &sink);
     let error = env.execute().unwrap_err().to_string();
     assert!(error.contains("the bomb"), "{error}");
     assert!(sink.take().is_empty(), "transactional output of a failed job is invisible");

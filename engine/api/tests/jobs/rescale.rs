@@ -1,6 +1,7 @@
 //! Keyed state, windows and sessions move to another number of subtasks, and nothing is lost.
 
-use crate::common::{Bomb, Dir, KEYS, assert_same, counted, env, numbers, sorted};
+use crate::bomb::Bomb;
+use crate::common::{Dir, KEYS, assert_same, counted, env, numbers, sorted};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tidemill::connectors::{CollectSink, GeneratorSource};
@@ -70,7 +71,7 @@ fn job(parallelism: u32, rate: f64, bomb: Bomb, sinks: &Sinks) -> Env {
         .bounded_lateness(LATENESS_MS)
         .watermark_every(50)
         .rate(rate);
-    let input = env.add_source(source).uid("numbers").rebalance();
+    let input = env.add_source(bomb.pace(source)).uid("numbers").rebalance();
     let input = input.filter(move |_| {
         bomb.tick();
         true
@@ -170,10 +171,10 @@ fn from_8_to_1_and_from_1_to_8() {
         let (dir, sink) = (Dir::new(), CollectSink::new());
         let first = env("wide", from);
         let bomb = Bomb::amid(1_500, &dir);
-        crate::common::counting(numbers(&first, 3_000, 5e3), &bomb, &sink);
+        crate::common::counting(numbers(&first, 3_000, 5e3, &bomb), &bomb, &sink);
         dir.run(&first, &[]).unwrap_err();
         let second = env("wide", to);
-        crate::common::counting(numbers(&second, 3_000, 1e6), &bomb, &sink);
+        crate::common::counting(numbers(&second, 3_000, 1e6, &Bomb::dud()), &bomb, &sink);
         dir.resume(&second).unwrap();
         assert_same("counts", &sorted(&sink), &counted(3_000));
     }

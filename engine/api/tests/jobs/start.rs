@@ -1,6 +1,7 @@
 //! Where a job starts from.
 
-use crate::common::{Bomb, Dir, assert_same, counted, counting, env, numbers, sorted};
+use crate::bomb::Bomb;
+use crate::common::{Dir, assert_same, counted, counting, env, numbers, sorted};
 use tidemill::Env;
 use tidemill::connectors::CollectSink;
 
@@ -8,7 +9,7 @@ const TOTAL: u64 = 2_000;
 
 fn job(bomb: Bomb, rate: f64, sink: &CollectSink<(u64, u64)>) -> Env {
     let env = env("started", 2);
-    counting(numbers(&env, TOTAL, rate), &bomb, sink);
+    counting(numbers(&env, TOTAL, rate, &bomb), &bomb, sink);
     env
 }
 

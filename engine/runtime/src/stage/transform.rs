@@ -78,6 +78,11 @@ where
         FilterStage { operator, function, tail, run, kept: 0 }
     }
 
+    /// What is behind it.
+    pub fn tail(&self) -> &S {
+        &self.tail
+    }
+
     #[inline(always)]
     fn gather(&mut self, view: T::View<'_>, timestamp: Timestamp, keep: bool) {
         let record = (T::from_view(view), timestamp);

@@ -209,7 +209,11 @@ impl Run {
             self.apply(Operation::Fold(vec![(n % 50, 1), (n % 50 + 1, 2), (n % 50 + 2, 3)]));
             n += 7;
         }
+        // Newer values, more than the cache holds, must not reach the files.
         self.apply(Operation::Remove(3));
+        for n in 0..60 {
+            self.apply(Operation::Upsert(n, 5));
+        }
         self.checkpoints += 1;
         let dir = self.root.path().join(format!("checkpoint {}", self.checkpoints));
         let checkpoint = self.table.db.checkpoint_job(dir).run().unwrap();
@@ -273,6 +277,7 @@ fn only_new_files_are_uploaded() {
         }
         table.begin_snapshot(round, 0);
         while !table.flush_step(100).unwrap() {}
+        assert_eq!(table.dirty(), 0);
         let job = db.checkpoint_job(root.path().join(format!("c{round}")));
         let checkpoint = std::thread::scope(|s| s.spawn(|| job.run()).join()).unwrap().unwrap();
         table.end_flush();

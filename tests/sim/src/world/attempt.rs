@@ -137,6 +137,11 @@ impl<'a> Attempt<'a> {
         Ok(attempt)
     }
 
+    /// Steps that found no free output buffer.
+    pub(super) fn blocked(&self) -> u64 {
+        self.seats.iter().map(|seat| seat.blocked).sum()
+    }
+
     pub(super) fn last_epoch(&self) -> u64 {
         self.coordinator.last_epoch()
     }

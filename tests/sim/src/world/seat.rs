@@ -56,6 +56,8 @@ pub(super) struct Seat {
     pub(super) slot: Slot,
     pub(super) commands: VecDeque<Command>,
     pub(super) last: Vec<Progress>,
+    /// Steps that found no free output buffer.
+    pub(super) blocked: u64,
     doorbell: Arc<Doorbell>,
     flag: Arc<Flag>,
     state: State,
@@ -65,7 +67,7 @@ impl Seat {
     pub(super) fn new(slot: Slot, doorbell: Arc<Doorbell>) -> Self {
         let last = vec![Progress::Worked; slot.len()];
         let (commands, flag) = (VecDeque::new(), Arc::default());
-        Seat { slot, commands, last, doorbell, flag, state: FRESH }
+        Seat { slot, commands, last, blocked: 0, doorbell, flag, state: FRESH }
     }
 
     /// Whether a strict slot would do anything.
@@ -137,6 +139,7 @@ impl Seat {
     pub(super) fn step_task(&mut self, i: usize, clock: &ManualClock) -> Result<Progress> {
         let progress = self.slot.step(i, clock)?;
         self.last[i] = progress;
+        self.blocked += u64::from(matches!(progress, Progress::Blocked { .. }));
         Ok(progress)
     }
 
