@@ -59,7 +59,6 @@ pub(crate) fn all(criterion: &mut Criterion) {
         types: PhantomData::<fn(Triple) -> Triple>,
     };
     run(&mut chain, &batch);
-    chain.end_run();
     assert_eq!(chain.tail.tail().tail.sum, by_hand(&batch));
 
     let mut group = criterion.benchmark_group("chain");
@@ -76,6 +75,7 @@ fn run(chain: &mut impl Stage<Triple>, batch: &Batch) {
     for (view, timestamp, _) in batch.iter::<Triple>() {
         chain.push(view, timestamp);
     }
+    chain.end_run();
 }
 
 #[inline(never)]

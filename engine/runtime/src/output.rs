@@ -7,6 +7,7 @@
 //!   O3  Nothing follows the end: a finished task that acknowledges a checkpoint sends no barrier,
 //!       its consumers count it as arrived.
 
+use crate::blame::Blame;
 use crate::channel::ChannelSender;
 use crate::context::{Context, owner};
 use crate::stage::{Control, Stage};
@@ -62,7 +63,10 @@ where
     #[inline(always)]
     fn route(&mut self, view: T::View<'_>) -> Route {
         let view = T::shorten(view);
+        // The selector belongs to no operator of the chain: it stands behind the last one.
+        let blame = Blame::new(u32::MAX, view);
         let hash = K::hash((self.selector)(&view));
+        blame.clear();
         if self.lane_of_group.is_empty() {
             return Route::One(0, hash);
         }

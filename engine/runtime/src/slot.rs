@@ -161,7 +161,8 @@ impl Slot {
                     .unwrap_or("a value that is not text");
                 let whom = match blame::take_culprit() {
                     Some((op, record)) => {
-                        let name = hosted.operators.get(op as usize).map_or("?", String::as_str);
+                        let name =
+                            hosted.operators.get(op as usize).map_or("key_by", String::as_str);
                         format!("operator '{name}' panicked on record {record}")
                     }
                     None => String::from("the task panicked"),

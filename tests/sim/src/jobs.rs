@@ -28,7 +28,7 @@ pub enum Kind {
     Rolling,
     /// source -> forward -> key_by -> rolling -> rebalance -> filter -> sink
     Chain,
-    /// two sources -> union -> key_by -> rolling -> sink
+    /// two sources -> union -> key_by -> rolling -> rebalance -> sink
     Union,
     /// source -> shared: rolling -> sink, broadcast -> sink
     Shared,

@@ -91,11 +91,11 @@ impl Scenario {
     }
 
     fn of(seed: u64, kind: Kind, rng: &mut Rng) -> Self {
-        let padded = rng.pick(&[0, 0, 200, 3_000, 9_000]);
+        let padded = rng.pick(&[0, 300, 1_000, 1_000, 9_000]);
         let inputs = (0..kind.sources()).map(|_| Arc::new(input(kind, padded, rng))).collect();
         let step_us = rng.pick(&[2, 20, 100, 400]);
         let pace = Pace {
-            records: rng.pick(&[1, 1, 4, 16, 64]),
+            records: rng.pick(&[1, 4, 16, 64]),
             pauses: rng.pick(&[0, 10, 50, 90]),
             pause_us: rng.pick(&[0, 500, 3_000, 20_000]).min(200 * step_us),
         };
@@ -114,13 +114,13 @@ impl Scenario {
             inputs,
             pace,
             channel: ChannelOptions {
-                credits: rng.pick(&[2, 2, 3, 8]),
+                credits: rng.pick(&[2, 2, 2, 3, 8]),
                 overdraft: rng.pick(&[24, 24, 200]),
             },
             interval_us: (!rng.percent(8)).then(|| step_us * rng.pick(&[30, 100, 300, 2_000])),
             keep: rng.pick(&[1, 2, 4]),
             writer_queue: rng.pick(&[16, 64]),
-            strict: rng.percent(50),
+            strict: rng.percent(35),
             step_us,
             lives,
         }

@@ -35,18 +35,25 @@ struct Carrier {
     writer: Option<JobSender>,
     /// Operator ids of each task, by task.
     operators: Arc<Vec<Vec<u64>>>,
+    /// By task: of how many operators the writer knows that they are done.
+    told: BTreeMap<u64, usize>,
 }
 
 impl Carrier {
-    fn subtask_done(&self, epoch: u64, info: &SubtaskInfo) -> Result<(), ()> {
+    /// Tells the writer that the subtask's operators are done. Where the queue is full it goes on
+    /// from there at the next call.
+    fn subtask_done(&mut self, epoch: u64, info: &SubtaskInfo) -> Result<(), ()> {
         let Some(writer) = &self.writer else { return Ok(()) };
-        for &operator in &self.operators[info.task as usize] {
+        let told = self.told.entry(info.task).or_insert(0);
+        for &operator in &self.operators[info.task as usize][*told..] {
             let subtask = snapshot::SubtaskId { operator, subtask: info.subtask };
             let job = snapshot::Job::SubtaskDone { epoch, subtask };
             if let Err(TrySendError::Full(_)) = writer.try_send(job) {
                 return Err(());
             }
+            *told += 1;
         }
+        *told = 0;
         Ok(())
     }
 }
@@ -171,6 +178,7 @@ pub(crate) fn run(setup: &Setup<'_>) -> Result<Ended> {
             messages: messages_tx.clone(),
             writer: writer.as_ref().map(SnapshotWriter::sender),
             operators: Arc::clone(&operators),
+            told: BTreeMap::new(),
         })
     });
     let coordinator =

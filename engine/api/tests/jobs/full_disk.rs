@@ -147,7 +147,7 @@ fn a_full_disk_under_a_sink_fails_the_job_by_name_and_shows_nothing_half() {
             assert!(text.ends_with('\n') && text.len() % 31 == 0, "{} is cut", path.display());
             numbers.extend(text.lines().map(|l| l.trim().parse::<u64>().unwrap()));
         }
-        assert_eq!(numbers.is_empty(), !with_checkpoints, "{}", numbers.len());
+        assert!(with_checkpoints || numbers.is_empty(), "{} lines of no checkpoint", numbers.len());
         numbers.sort_unstable();
         let visible = numbers.len();
         numbers.dedup();

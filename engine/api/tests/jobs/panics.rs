@@ -148,10 +148,10 @@ fn each_place_of_user_code_names_itself_and_the_record() {
         let env = Env::new(place).parallelism(1);
         compose(&env);
         let error = env.execute().unwrap_err().to_string();
-        // A selector is no operator: it is named by the task that asks it.
-        let wanted =
-            if place == "key selector" { "culprit" } else { "'culprit' panicked on record 70" };
-        if !(error.contains(wanted) && error.contains("trapped")) {
+        // A selector is no operator of its own: it goes by the name of what it is for.
+        let culprit = if place == "key selector" { "key_by" } else { "culprit" };
+        let wanted = format!("'{culprit}' panicked on record 70");
+        if !(error.contains(&wanted) && error.contains("trapped")) {
             wrong.push(format!("{place}: {error}"));
         }
     }

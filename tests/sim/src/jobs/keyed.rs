@@ -26,7 +26,10 @@ struct Running {
     seq: u64,
     copy: u64,
     sum: u64,
+    padding: String,
 }
+
+type Sums = ((u64, u64), Running);
 
 /// `value % most + 1` copies of each record.
 fn copies(value: u64, most: u64) -> u64 {
@@ -54,11 +57,11 @@ fn copied(
     })
 }
 
-/// The running sum of each key, which notes records that come out of turn.
+/// The running sum of each key, which notes records that come out of turn. As large as its input.
 fn summed(
     stream: Stream<Copied, impl Pipe<Out = Copied>>,
     ledger: &Ledger,
-) -> Stream<String, impl Pipe<Out = String>> {
+) -> Stream<Sums, impl Pipe<Out = Sums>> {
     let ledger = ledger.clone();
     stream
         .key_by::<(u64, u64), _>(|c| (c.source, c.key))
@@ -72,6 +75,7 @@ fn summed(
                     ));
                 }
                 running.sum += c.value;
+                c.padding.clone_into(&mut running.padding);
                 running.copy = c.copy + 1;
                 running.seq = c.seq;
                 if running.copy == c.copies {
@@ -81,41 +85,43 @@ fn summed(
             |running| running.clone(),
         )
         .uid("running")
-        .map(|((source, key), running)| {
-            format!("{source}.{key} {}.{}: {}", running.seq, running.copy, running.sum)
-        })
+}
+
+fn rows(sums: Stream<Sums, impl Pipe<Out = Sums>>) -> Stream<String, impl Pipe<Out = String>> {
+    sums.map(|((source, key), running)| {
+        format!("{source}.{key} {}.{}: {}", running.seq, running.copy, running.sum)
+    })
 }
 
 /// source -> flat_map -> key_by -> rolling aggregate -> sink
 pub(super) fn rolling(parts: &Parts<'_>, env: &Env) {
     let stream = copied(parts.source(env, 0), 0, 3);
-    summed(stream, &parts.ledger).add_sink(parts.ledger.sink(0)).uid("sink 0");
+    rows(summed(stream, &parts.ledger)).add_sink(parts.ledger.sink(0)).uid("sink 0");
 }
 
 /// source -> forward -> key_by -> rolling -> rebalance -> filter -> sink
 pub(super) fn chain(parts: &Parts<'_>, env: &Env) {
     let stream = copied(parts.source(env, 0), 0, 2).forward().uid("forward");
-    summed(stream, &parts.ledger)
-        .rebalance()
-        .uid("rebalance")
+    rows(summed(stream, &parts.ledger).rebalance().uid("rebalance"))
         .filter(|row| row.len() % 2 == 0)
         .add_sink(parts.ledger.sink(0))
         .uid("sink 0");
 }
 
-/// two sources -> union -> key_by -> rolling -> sink
+/// two sources -> union -> key_by -> rolling -> rebalance -> sink
 pub(super) fn union(parts: &Parts<'_>, env: &Env) {
     let one = copied(parts.source(env, 0), 0, 1);
     let two = copied(parts.source(env, 1), 1, 1);
     let both = one.union(two).uid("union");
-    summed(both, &parts.ledger).add_sink(parts.ledger.sink(0)).uid("sink 0");
+    let sums = summed(both, &parts.ledger).rebalance().uid("rebalance");
+    rows(sums).add_sink(parts.ledger.sink(0)).uid("sink 0");
 }
 
 /// source -> shared: rolling -> sink, broadcast -> sink
 pub(super) fn shared(parts: &Parts<'_>, env: &Env) {
     let shared = parts.source(env, 0).shared();
     let one = copied(shared.stream().uid("read 0"), 0, 1);
-    summed(one, &parts.ledger).add_sink(parts.ledger.sink(0)).uid("sink 0");
+    rows(summed(one, &parts.ledger)).add_sink(parts.ledger.sink(0)).uid("sink 0");
     shared
         .stream()
         .uid("read 1")

@@ -54,6 +54,7 @@ pub(super) struct Attempt<'a> {
     seats: Vec<Seat>,
     /// How likely each task of each slot is to be stepped, for a while.
     weights: Vec<Vec<u64>>,
+    reweigh_at: u64,
     coordinator: Coordinator,
     /// Events on their way to the coordinator.
     inbox: BTreeMap<SubtaskId, VecDeque<Event>>,
@@ -113,6 +114,7 @@ impl<'a> Attempt<'a> {
         let mut attempt = Attempt {
             rng,
             weights: Vec::new(),
+            reweigh_at: 0,
             seats,
             coordinator: Coordinator::new(config).map_err(|e| e.to_string())?,
             inbox: BTreeMap::new(),
@@ -150,7 +152,8 @@ impl<'a> Attempt<'a> {
     pub(super) fn iterate(&mut self, iteration: u64) -> Result<Option<Ending>, String> {
         let clock = self.start.clock.clone();
         clock.advance(self.rng.below(self.start.scenario.step_us + 1));
-        if iteration % 512 == 1 {
+        if iteration >= self.reweigh_at {
+            self.reweigh_at = iteration + self.rng.pick(&[128, 512, 2_048]);
             self.reweigh();
         }
         if self.start.life.savepoint.is_some_and(|(at, _)| at == iteration) {
@@ -186,7 +189,10 @@ impl<'a> Attempt<'a> {
     /// For a while not all are equally fast: slots, subtasks, and whole tasks; some stand still.
     fn reweigh(&mut self) {
         let tasks = self.seats.iter().map(|seat| seat.slot.len()).max().unwrap_or(0);
-        let rows: Vec<u64> = (0..tasks).map(|_| self.rng.pick(&[0, 1, 1, 1, 20])).collect();
+        // Mostly a late task stands still, so that those before it meet backpressure.
+        let still = self.rng.index(tasks + 1).max(self.rng.index(tasks + 1));
+        let row = |i| if i == still { 0 } else { self.rng.pick(&[1, 1, 1, 20]) };
+        let rows: Vec<u64> = (0..tasks).map(row).collect();
         self.weights.clear();
         for seat in &self.seats {
             let slot = self.rng.pick(&[0, 1, 1, 4, 20]);
