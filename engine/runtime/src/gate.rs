@@ -309,3 +309,6 @@ impl Gate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

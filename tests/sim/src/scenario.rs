@@ -82,7 +82,31 @@ impl Scenario {
     pub fn new(seed: u64) -> Self {
         let rng = &mut Rng::new(seed);
         let kind = rng.pick(&Kind::ALL);
-        Self::of(seed, kind, rng)
+        let mut scenario = Self::of(seed, kind, rng);
+        if rng.percent(25) {
+            scenario.press(rng);
+        }
+        scenario
+    }
+
+    /// Much data, few buffers, and barriers that do not wait: tasks are in the middle of a batch
+    /// or of a firing when they overtake.
+    fn press(&mut self, rng: &mut Rng) {
+        self.kind = rng.pick(&Kind::ALL);
+        let padding = rng.pick(&[300, 600]);
+        let large = |_| Arc::new(input(self.kind, padding, &[400], rng));
+        self.inputs = (0..self.kind.sources()).map(large).collect();
+        self.pace = Pace { records: 64, pauses: 0, pause_us: 0 };
+        self.channel = ChannelOptions { credits: 2, overdraft: 200 };
+        self.interval_us = Some(self.step_us * rng.pick(&[50, 100, 200]));
+        self.strict = false;
+        let parallelism = self.lives[0].parallelism;
+        for life in &mut self.lives {
+            life.alignment = Alignment::Unaligned;
+            if !self.kind.rescales() {
+                life.parallelism = parallelism;
+            }
+        }
     }
 
     /// What `seed` stands for, with a given job.
@@ -92,7 +116,9 @@ impl Scenario {
 
     fn of(seed: u64, kind: Kind, rng: &mut Rng) -> Self {
         let padded = rng.pick(&[0, 300, 1_000, 1_000, 9_000]);
-        let inputs = (0..kind.sources()).map(|_| Arc::new(input(kind, padded, rng))).collect();
+        let inputs = (0..kind.sources())
+            .map(|_| Arc::new(input(kind, padded, &[10, 60, 150, 400], rng)))
+            .collect();
         let step_us = rng.pick(&[2, 20, 100, 400]);
         let pace = Pace {
             records: rng.pick(&[1, 4, 16, 64]),
@@ -162,10 +188,10 @@ fn life(parallelism: u32, last: bool, step_us: Micros, rng: &mut Rng) -> Life {
 
 /// Records in random splits, with event times that are out of order by at most
 /// [`crate::jobs::DISORDER_MS`].
-fn input(kind: Kind, padding: u64, rng: &mut Rng) -> Input {
+fn input(kind: Kind, padding: u64, sizes: &[u64], rng: &mut Rng) -> Input {
     let splits = rng.between(1, 6);
     let keys = rng.pick(&[1, 3, 20, 200]).max(kind.keys_min());
-    let records = rng.pick(&[10, 60, 150, 400]);
+    let records = rng.pick(sizes);
     let mut counts = std::collections::BTreeMap::new();
     let splits = (0..splits).map(|split| {
         let mut at = rng.below(50) as i64;

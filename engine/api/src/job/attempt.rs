@@ -183,6 +183,7 @@ pub(crate) fn run(setup: &Setup<'_>) -> Result<Ended> {
     });
     let coordinator =
         Coordinator::new(setup.coordination.clone()).map_err(|e| Error::job(e.to_string()))?;
+    let running_since = setup.clock.now();
     let worker = Worker::start(
         blueprints,
         &doorbells,
@@ -203,7 +204,7 @@ pub(crate) fn run(setup: &Setup<'_>) -> Result<Ended> {
         checkpoints: 0,
         progress: Progress::new(watched),
         failure: None,
-        running_since: 0,
+        running_since,
     };
     let outcome = attempt.serve(slots, &messages, &writer_events);
     Ok(attempt.end(outcome))
@@ -243,7 +244,6 @@ impl Attempt<'_> {
                 Err(_) => return Err(Error::attempt("a slot ended before it was ready")),
             }
         }
-        self.running_since = self.setup.clock.now();
         let subtasks = self.setup.physical.subtasks().collect();
         let mut done = self.tell(Event::Started { subtasks })?;
         for message in early {

@@ -61,7 +61,7 @@ pub struct Summary {
     pub outcome: &'static str,
     /// Wall time, in microseconds, restarts included.
     pub elapsed_us: u64,
-    /// Wall time of the last attempt from the moment its tasks ran, in microseconds.
+    /// Wall time of the last attempt from the start of its slots' threads, in microseconds.
     pub running_us: u64,
     /// The longest step of any task in the last attempt, in microseconds.
     pub longest_step_us: u64,
