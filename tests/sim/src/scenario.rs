@@ -141,7 +141,7 @@ impl Scenario {
             pace,
             channel: ChannelOptions {
                 credits: rng.pick(&[2, 2, 2, 3, 8]),
-                overdraft: rng.pick(&[24, 24, 200]),
+                overdraft: rng.pick(&[64, 200]),
             },
             interval_us: (!rng.percent(8)).then(|| step_us * rng.pick(&[30, 100, 300, 2_000])),
             keep: rng.pick(&[1, 2, 4]),

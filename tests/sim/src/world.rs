@@ -17,6 +17,7 @@
 //! Not here: what a job computes (jobs.rs).
 
 mod attempt;
+mod schedule;
 mod seat;
 
 use crate::jobs::{Parts, compose, oracle};

@@ -1,6 +1,6 @@
 //! One life of the job: what the embedded shell does with threads and channels, here step by step.
 
-use super::seat::{Seat, Stepped};
+use super::seat::Seat;
 use crate::rng::Rng;
 use crate::scenario::{Life, PATIENT_US, Scenario};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,7 +16,6 @@ use tidemill_ring::Doorbell;
 use tidemill_runtime::context::{Restored, SectionKind, TaskEvent};
 use tidemill_runtime::deploy::{Blueprint, DeployOptions, JobPlan, deploy};
 use tidemill_runtime::slot::{Command, Slot};
-use tidemill_runtime::task::Progress;
 use tidemill_snapshot as snapshot;
 use tidemill_snapshot::{ChunkKey, FaultyStore, MemoryStore, WriterCore};
 
@@ -49,27 +48,27 @@ pub(super) fn channel_state(restored: &Restored) -> u64 {
 
 /// A running life.
 pub(super) struct Attempt<'a> {
-    start: Start<'a>,
-    rng: Rng,
-    seats: Vec<Seat>,
+    pub(super) start: Start<'a>,
+    pub(super) rng: Rng,
+    pub(super) seats: Vec<Seat>,
     /// How likely each task of each slot is to be stepped, for a while.
-    weights: Vec<Vec<u64>>,
-    reweigh_at: u64,
+    pub(super) weights: Vec<Vec<u64>>,
+    pub(super) reweigh_at: u64,
     coordinator: Coordinator,
     /// Events on their way to the coordinator.
     inbox: BTreeMap<SubtaskId, VecDeque<Event>>,
     writer: WriterCore,
-    jobs: VecDeque<snapshot::Job>,
+    pub(super) jobs: VecDeque<snapshot::Job>,
     writer_events: VecDeque<snapshot::Event>,
     operators: Vec<Vec<u64>>,
     declared: Declared,
     parts: BTreeMap<u64, snapshot::WorkerPart>,
     savepoints: BTreeSet<u64>,
     committing: Option<u64>,
-    wake_at: Option<u64>,
+    pub(super) wake_at: Option<u64>,
     /// Steps in a row that did nothing.
-    idle: usize,
-    ending: Option<Ending>,
+    pub(super) idle: usize,
+    pub(super) ending: Option<Ending>,
     pub(super) completed: u64,
     pub(super) aborted: u64,
     pub(super) trace: u64,
@@ -148,79 +147,11 @@ impl<'a> Attempt<'a> {
         self.coordinator.last_epoch()
     }
 
-    /// One thing happens; how the life ended, if it did.
-    pub(super) fn iterate(&mut self, iteration: u64) -> Result<Option<Ending>, String> {
-        let clock = self.start.clock.clone();
-        clock.advance(self.rng.below(self.start.scenario.step_us + 1));
-        if iteration >= self.reweigh_at {
-            self.reweigh_at = iteration + self.rng.pick(&[128, 512, 2_048]);
-            self.reweigh();
-        }
-        if self.start.life.savepoint.is_some_and(|(at, _)| at == iteration) {
-            let stop = self.start.life.savepoint.is_some_and(|(_, stop)| stop);
-            let id = iteration;
-            self.tell(if stop {
-                Event::StopWithSavepoint { id }
-            } else {
-                Event::SavepointRequested { id }
-            })?;
-        }
-        if self.wake_at.is_some_and(|at| at <= clock.now()) {
-            self.wake_at = None;
-            self.tell(Event::Tick)?;
-        }
-        let choice = self.rng.below(100);
-        self.note(choice);
-        let did = match choice {
-            0..60 => self.step()?,
-            60..68 => self.command()?,
-            68..80 => self.carry_one(),
-            80..90 => self.write(),
-            _ => self.coordinate()?,
-        };
-        self.idle = if did { 0 } else { self.idle + 1 };
-        if self.idle > 40 {
-            self.idle = 0;
-            self.settle()?;
-        }
-        Ok(self.ending.take())
-    }
-
-    /// For a while not all are equally fast: slots, subtasks, and whole tasks; some stand still.
-    fn reweigh(&mut self) {
-        let tasks = self.seats.iter().map(|seat| seat.slot.len()).max().unwrap_or(0);
-        // Mostly a late task stands still, so that those before it meet backpressure.
-        let still = self.rng.index(tasks + 1).max(self.rng.index(tasks + 1));
-        let row = |i| if i == still { 0 } else { self.rng.pick(&[1, 1, 1, 20]) };
-        let rows: Vec<u64> = (0..tasks).map(row).collect();
-        self.weights.clear();
-        for seat in &self.seats {
-            let slot = self.rng.pick(&[0, 1, 1, 4, 20]);
-            let task = |row: &u64| slot * row * self.rng.pick(&[0, 1, 1, 1]);
-            self.weights.push(rows.iter().take(seat.slot.len()).map(task).collect());
-        }
-    }
-
-    /// A task, by the weights; `None` where all stand still.
-    fn draw(&mut self) -> Option<(usize, usize)> {
-        let total: u64 = self.weights.iter().flatten().sum();
-        let mut ticket = self.rng.below(total.max(1));
-        for (slot, tasks) in self.weights.iter().enumerate() {
-            for (task, &weight) in tasks.iter().enumerate() {
-                if ticket < weight {
-                    return Some((slot, task));
-                }
-                ticket -= weight;
-            }
-        }
-        None
-    }
-
-    fn note(&mut self, what: u64) {
+    pub(super) fn note(&mut self, what: u64) {
         self.trace = tidemill_base::hash::hash_u64(self.trace.wrapping_add(what));
     }
 
-    fn failed(&mut self, error: &Error) -> Result<(), String> {
+    pub(super) fn failed(&mut self, error: &Error) -> Result<(), String> {
         // Storage fails on purpose, tasks do not.
         match error.severity() {
             Severity::FailJob | Severity::FailAttempt | Severity::Retry => {
@@ -229,54 +160,13 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Steps some task; true if it worked.
-    fn step(&mut self) -> Result<bool, String> {
-        let clock = self.start.clock.clone();
-        let Some((slot, task)) = self.draw() else { return Ok(false) };
-        let seat = &mut self.seats[slot];
-        let stepped = if self.start.scenario.strict {
-            if !seat.awake(clock.now()) {
-                return Ok(false);
-            }
-            seat.step(&clock)
-        } else {
-            seat.step_task(task, &clock).map(Stepped::Task)
-        };
-        match stepped {
-            Err(e) => self.failed(&e).map(|()| false),
-            Ok(Stepped::Task(progress)) => Ok(progress == Progress::Worked),
-            Ok(Stepped::RoundOver(progress)) => {
-                let left = self.carry(slot, usize::MAX);
-                self.seats[slot].round_over(left, clock.now());
-                Ok(progress == Progress::Worked)
-            }
-        }
-    }
-
-    fn command(&mut self) -> Result<bool, String> {
-        let slot = self.rng.index(self.seats.len());
-        let clock = self.start.clock.clone();
-        match self.seats[slot].command(&clock) {
-            Ok(did) => Ok(did),
-            Err(e) => self.failed(&e).map(|()| false),
-        }
-    }
-
-    fn carry_one(&mut self) -> bool {
-        let slot = self.rng.index(self.seats.len());
-        let before: usize = self.waiting(slot);
-        let most = self.rng.between(1, 8) as usize;
-        self.carry(slot, most);
-        self.waiting(slot) < before
-    }
-
-    fn waiting(&self, slot: usize) -> usize {
+    pub(super) fn waiting(&self, slot: usize) -> usize {
         let slot = &self.seats[slot].slot;
         (0..slot.len()).map(|i| slot.context(i).outbox.len()).sum()
     }
 
     /// Carries at most `most` events of each task of a slot; true if the writer is behind.
-    fn carry(&mut self, slot: usize, most: usize) -> bool {
+    pub(super) fn carry(&mut self, slot: usize, most: usize) -> bool {
         let mut left = false;
         for i in 0..self.seats[slot].slot.len() {
             for _ in 0..most {
@@ -339,7 +229,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// The writer does its next job.
-    fn write(&mut self) -> bool {
+    pub(super) fn write(&mut self) -> bool {
         let Some(job) = self.jobs.pop_front() else { return false };
         let mut out = Vec::new();
         self.writer.on(job, &mut out);
@@ -348,7 +238,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// The coordinator hears of something.
-    fn coordinate(&mut self) -> Result<bool, String> {
+    pub(super) fn coordinate(&mut self) -> Result<bool, String> {
         let told: Vec<SubtaskId> =
             self.inbox.iter().filter(|(_, q)| !q.is_empty()).map(|(id, _)| *id).collect();
         let from_writer = usize::from(!self.writer_events.is_empty());
@@ -401,7 +291,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Tells the coordinator and does what it asks for.
-    fn tell(&mut self, event: Event) -> Result<(), String> {
+    pub(super) fn tell(&mut self, event: Event) -> Result<(), String> {
         let mut actions = Vec::new();
         let now = self.start.clock.now();
         self.coordinator
@@ -460,50 +350,6 @@ impl<'a> Attempt<'a> {
             Action::FailJob { reason } => self.ending = Some(Ending::Failed(reason.to_string())),
             Action::WakeAt { at } => self.wake_at = Some(at),
             Action::SavepointDone { .. } | Action::SavepointFailed { .. } => {}
-        }
-        Ok(())
-    }
-
-    /// Nothing has happened for a while: does everything that can be done, and where that is
-    /// nothing moves the time to what is due next (W2).
-    fn settle(&mut self) -> Result<(), String> {
-        let clock = self.start.clock.clone();
-        let (mut worked, mut until) = (false, Vec::new());
-        for slot in 0..self.seats.len() {
-            let seat = &mut self.seats[slot];
-            let mut did = seat.command(&clock).map_err(|e| format!("a task failed: {e}"))?;
-            let strict = self.start.scenario.strict;
-            if strict {
-                did |= seat.awake(clock.now());
-                until.extend(seat.until());
-            } else {
-                for i in 0..seat.slot.len() {
-                    match seat.step_task(i, &clock) {
-                        Ok(Progress::Worked) => did = true,
-                        Ok(Progress::Idle { until: u } | Progress::Blocked { until: u }) => {
-                            until.extend(u);
-                        }
-                        Ok(Progress::Finished) => {}
-                        Err(e) => return self.failed(&e),
-                    }
-                }
-            }
-            if did && strict && self.weights[slot].iter().sum::<u64>() == 0 {
-                self.weights[slot].fill(1);
-            }
-            let before = self.waiting(slot);
-            self.carry(slot, usize::MAX);
-            worked |= did || self.waiting(slot) < before;
-        }
-        worked |= self.write();
-        worked |= self.coordinate()?;
-        if worked || self.ending.is_some() {
-            return Ok(());
-        }
-        until.extend(self.wake_at);
-        match until.iter().min() {
-            Some(&at) => clock.advance(at.saturating_sub(clock.now())),
-            None => return Err(format!("deadlock\n{}", self.picture())),
         }
         Ok(())
     }
