@@ -121,7 +121,14 @@ impl Gate {
 
     /// When the gate has something to do even if nothing arrives.
     pub fn deadline(&self) -> Option<Micros> {
-        if self.ordered { None } else { self.alignment.deadline() }
+        if self.ordered {
+            return None;
+        }
+        let queued = self.channels.iter().flat_map(|c| &c.inbox).filter_map(|e| match e {
+            Element::Barrier(barrier) => self.alignment.due(*barrier),
+            _ => None,
+        });
+        queued.chain(self.alignment.deadline()).min()
     }
 
     /// The coordinator has given up the epoch.

@@ -64,3 +64,16 @@ fn barriers_overtake_unless_a_channel_is_ordered() {
         assert_eq!(matches!(first, Delivery::Snapshot(_)), !ordered, "{first:?}");
     }
 }
+
+#[test]
+fn a_queued_barrier_has_a_deadline() {
+    let (mut gate, mut a, _b) = gate(false);
+    a.send(batch());
+    a.send(batch());
+    a.send(Element::Barrier(barrier(1, BarrierKind::Aligned { timeout: Some(50) })));
+    assert!(matches!(next(&mut gate), Delivery::Batch { .. }));
+    assert_eq!(gate.deadline(), Some(50));
+    assert!(matches!(gate.poll_control(50), Some(Delivery::Snapshot(_))));
+    gate.abort(1);
+    assert_eq!(gate.deadline(), None);
+}
