@@ -5,31 +5,40 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/tidemill/target
 # A shell that was open while rustup was installed does not have cargo on its PATH yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-# ROCKSDB=1 also tests the RocksDB backend. Its first build compiles RocksDB: about 45 CPU-minutes.
-ROCKSDB ?= 0
+# Which RocksDB the backend is tested with: the distribution's library (system), the one that the crate bundles and
+# production should have (bundled; its first build takes about 45 CPU-minutes), or none (0).
+ROCKSDB ?= system
 # Seeds of the simulation, each one schedule with its own faults.
 SEEDS ?= 500
 # Further flags for every cargo build and test, such as --locked or --offline.
 CARGO_FLAGS ?=
 
+rocksdb_deps := $(if $(filter bundled,$(ROCKSDB)),rocksdb,$(if $(filter system,$(ROCKSDB)),rocksdb-system))
+rocksdb_env = $(if $(filter system,$(ROCKSDB)),ROCKSDB_LIB_DIR=$$(pkg-config --variable=libdir rocksdb))
+rocksdb_crates := -p tidemill-keyed -p tidemill-runtime -p tidemill \
+	--features tidemill-keyed/rocksdb,tidemill-runtime/rocksdb,tidemill/rocksdb
+
 .DEFAULT_GOAL := help
-.PHONY: help deps demo test build fmt clippy docs sim bench loom sanitize clean
+.PHONY: help deps deps-rocksdb demo test build fmt clippy docs sim bench loom sanitize clean
 
 help: ## list the targets
 	@echo "Tidemill: make <target> [VARIABLE=value]"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "Build output: $(CARGO_TARGET_DIR) (CARGO_TARGET_DIR)"
 
 deps: ## install what is missing from the distribution's packages
-	@scripts/install-deps.sh $(if $(filter 1,$(ROCKSDB)),rocksdb)
+	@scripts/install-deps.sh
+
+deps-rocksdb: ## the same for the RocksDB backend, by ROCKSDB
+	@scripts/install-deps.sh $(rocksdb_deps)
 
 demo: deps ## word count, killed in the middle and restored (FILE=text, KEEP=1)
 	@scripts/demo.sh
 
-test: deps ## all tests, doc tests too (ROCKSDB=1: the RocksDB backend as well)
+test: deps-rocksdb ## all tests, doc tests too (ROCKSDB=bundled: with that library; ROCKSDB=0: without the backend)
 	cargo test --workspace $(CARGO_FLAGS)
-ifeq ($(ROCKSDB),1)
-	cargo test -p tidemill-keyed --features rocksdb $(CARGO_FLAGS)
+ifneq ($(ROCKSDB),0)
+	$(rocksdb_env) cargo test --lib --tests $(rocksdb_crates) $(CARGO_FLAGS)
 endif
 
 build: deps ## release build of the whole workspace
@@ -38,8 +47,11 @@ build: deps ## release build of the whole workspace
 fmt: ## format every file
 	cargo fmt --all
 
-clippy: deps ## the workspace's lints, warnings are errors
+clippy: deps-rocksdb ## the workspace's lints, warnings are errors
 	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
+ifneq ($(ROCKSDB),0)
+	$(rocksdb_env) cargo clippy --all-targets $(rocksdb_crates) $(CARGO_FLAGS) -- -D warnings
+endif
 
 docs: deps ## rustdoc of the workspace, warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace $(CARGO_FLAGS)

@@ -4,6 +4,8 @@
 #   scripts/install-deps.sh           compiler, make, git, pkg-config
 #   scripts/install-deps.sh rocksdb   also what the bundled RocksDB needs: a C++20 compiler, and libclang with its
 #                                     headers, which bindgen loads while it builds (cmake is not needed)
+#   scripts/install-deps.sh rocksdb-system
+#                                     also the distribution's RocksDB, for tests, and libclang
 #   scripts/install-deps.sh lint      also checks that rustfmt and clippy are there
 #
 # Silent and without network when nothing is missing. Never installs Rust itself: it says how to.
@@ -43,6 +45,11 @@ find_missing_base() {
 
 find_missing_rocksdb() {
     has c++ || want g++ 'RocksDB is C++20'
+    has_libclang || want libclang-dev 'bindgen reads the header of RocksDB with libclang'
+}
+
+find_missing_rocksdb_system() {
+    pkg-config --exists rocksdb 2>/dev/null || want librocksdb-dev 'the RocksDB that tests use'
     has_libclang || want libclang-dev 'bindgen reads the header of RocksDB with libclang'
 }
 
@@ -124,8 +131,9 @@ main() {
     for argument in "$@"; do
         case $argument in
             rocksdb) find_missing_rocksdb ;;
+            rocksdb-system) find_missing_rocksdb_system ;;
             lint) lint=1 ;;
-            *) die "unknown argument '$argument': known are 'rocksdb' and 'lint'" ;;
+            *) die "unknown argument '$argument': known are 'rocksdb', 'rocksdb-system' and 'lint'" ;;
         esac
     done
     install_missing

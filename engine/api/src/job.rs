@@ -11,6 +11,7 @@ mod progress;
 #[doc(hidden)]
 pub mod restore;
 mod signal;
+mod state;
 
 pub use args::Args;
 pub use embedded::Summary;

@@ -3,6 +3,7 @@
 //! A task never calls out: it leaves events in its [`Outbox`], which the slot's shell carries to
 //! the snapshot writer and the coordinator. The simulation reads the same outbox.
 
+use crate::backend::StatePlace;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -154,6 +155,8 @@ pub struct Context {
     pub metrics: Arc<TaskMetrics>,
     /// Checkpoint to start from.
     pub restored: Option<Arc<Restored>>,
+    /// Where keyed state is kept.
+    pub place: StatePlace,
     /// States declared while the task was built.
     pub states: Rc<RefCell<Vec<StateDeclaration>>>,
     /// The first error that an operator met while it could not return one.
@@ -200,6 +203,7 @@ impl Context {
             outbox: Outbox::default(),
             metrics: Arc::default(),
             restored: None,
+            place: StatePlace::default(),
             states: Rc::default(),
             failure: Failure::default(),
         }

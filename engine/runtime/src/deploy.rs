@@ -3,6 +3,7 @@
 //! Subtask i of every task sits in slot i. What is deployed can be sent to its slot's thread and
 //! is built there: a task itself never crosses threads.
 
+use crate::backend::{StateBackend, StatePlace};
 use crate::channel::{ChannelOptions, ChannelReceiver, ChannelSender, channel};
 use crate::context::{Context, Failure, Outbox, Restored, SubtaskInfo};
 use crate::slot::Hosted;
@@ -114,6 +115,7 @@ pub struct Blueprint {
     outputs: BTreeMap<usize, Vec<ChannelSender>>,
     operator_ids: Arc<[u64]>,
     restored: Option<Arc<Restored>>,
+    place: StatePlace,
     build: Build,
 }
 
@@ -132,6 +134,7 @@ impl Blueprint {
             outbox: Outbox::default(),
             metrics: self.metrics,
             restored: self.restored,
+            place: self.place,
             states: Rc::default(),
             failure: Failure::default(),
         };
@@ -158,15 +161,20 @@ pub struct DeployOptions {
     pub channel: ChannelOptions,
     /// The checkpoint to start from.
     pub restored: Option<Arc<Restored>>,
+    /// Where keyed state is kept.
+    pub state: StateBackend,
 }
 
 /// Makes channels and blueprints; `doorbells` has one entry a slot. The result has the subtasks of
-/// each slot, upstream first.
+/// each slot, upstream first. To be called on a thread that is not pinned.
+///
+/// # Errors
+/// If the state backend cannot be started.
 pub fn deploy(
     plan: &JobPlan,
     doorbells: &[Arc<Doorbell>],
     options: &DeployOptions,
-) -> Vec<Vec<Blueprint>> {
+) -> Result<Vec<Vec<Blueprint>>> {
     let mut inputs: BTreeMap<(usize, u32), Vec<(usize, ChannelReceiver)>> = BTreeMap::new();
     let mut outputs: BTreeMap<(usize, u32), BTreeMap<usize, Vec<ChannelSender>>> = BTreeMap::new();
     for (number, edge) in plan.edges.iter().enumerate() {
@@ -191,6 +199,7 @@ pub fn deploy(
         }
     }
     let mut slots: Vec<Vec<Blueprint>> = (0..plan.slots()).map(|_| Vec::new()).collect();
+    let places: Vec<_> = slots.iter().map(|_| options.state.slot()).collect::<Result<_>>()?;
     for (number, task) in plan.tasks.iter().enumerate() {
         for subtask in 0..task.parallelism {
             let name = |&op: &usize| plan.operator_names[op].clone();
@@ -209,9 +218,10 @@ pub fn deploy(
                 outputs: outputs.remove(&(number, subtask)).unwrap_or_default(),
                 operator_ids: plan.operator_ids.clone(),
                 restored: options.restored.clone(),
+                place: places[subtask as usize].clone(),
                 build: (task.factory)(),
             });
         }
     }
-    slots
+    Ok(slots)
 }

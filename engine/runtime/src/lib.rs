@@ -10,6 +10,7 @@
 //! - [`window`]: window operators
 //! - [`task`]: a head and its chain, as the slot sees it
 //! - [`slot`]: one core's tasks
+//! - [`backend`]: where keyed state is kept
 //! - [`deploy`]: from a job's tasks and edges to the channels and subtasks of each slot
 //! - [`worker`]: the pinned executors; the only module that knows glommio
 
@@ -17,6 +18,7 @@
 
 mod ahead;
 pub mod align;
+pub mod backend;
 pub mod blame;
 pub mod channel;
 #[cfg(any(debug_assertions, feature = "check"))]

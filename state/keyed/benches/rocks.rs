@@ -5,7 +5,7 @@ use tidemill_base::clock::SystemClock;
 use tidemill_base::hash::hash_u64;
 use tidemill_base::{Batch, Clock, Result};
 use tidemill_keyed::SnapshotSink;
-use tidemill_keyed::rocks::{Database, RocksOptions, RocksTable};
+use tidemill_keyed::rocks::{Database, Memory, RocksOptions, RocksTable};
 
 const BATCH: usize = 800;
 
@@ -39,8 +39,8 @@ fn run(keys: u64, memory_mib: usize, seconds: u64) -> Result<()> {
     let _ = std::fs::remove_dir_all(&dir);
     let clock = SystemClock::new();
     let options = RocksOptions { memory_bytes: memory_mib << 20, ..RocksOptions::default() };
-    let db = Database::open(&dir, options)?;
-    let mut table = RocksTable::<u64, u64>::open(&db, "sum", 0, memory_mib << 19)?;
+    let db = Database::open(&dir, &Memory::new(options)?)?;
+    let mut table = RocksTable::<u64, u64>::open(&db, "sum", 0)?;
     let start = clock.now();
     for from in (0..keys).step_by(BATCH) {
         fill(&mut table, from)?;

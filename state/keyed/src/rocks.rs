@@ -12,12 +12,18 @@ mod cached;
 mod checkpoint;
 mod codec;
 mod database;
+mod lazy;
+mod memory;
 mod retain;
 mod snapshot;
+#[cfg(rocksdb_of_system)]
+mod system;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use checkpoint::{CheckpointFile, CheckpointJob, NativeCheckpoint};
-pub use database::{Database, RocksOptions};
+pub use database::Database;
+pub use lazy::LazyDatabase;
+pub use memory::{Memory, RocksOptions};
 pub use table::RocksTable;

@@ -5,7 +5,7 @@
 
 use crate::heap::{Cursor, HeapTable};
 #[cfg(feature = "rocksdb")]
-use crate::rocks::{Database, RocksTable};
+use crate::rocks::{LazyDatabase, RocksTable};
 use crate::snapshot::SnapshotSink;
 use tidemill_base::{Batch, Key, Record, Result};
 
@@ -17,12 +17,7 @@ pub enum Backend {
     Heap,
     /// In a database, with a cache in memory.
     #[cfg(feature = "rocksdb")]
-    Rocks {
-        /// The database.
-        database: Database,
-        /// Number of tables that share its cache.
-        tables: usize,
-    },
+    Rocks(LazyDatabase),
 }
 
 impl Backend {
@@ -33,10 +28,8 @@ impl Backend {
         match self {
             Backend::Heap => Ok(Table::Heap(HeapTable::new())),
             #[cfg(feature = "rocksdb")]
-            Backend::Rocks { database, tables } => {
-                let share = database.cache_bytes() / (*tables).max(1);
-                let table = RocksTable::open(database, name, 0, share)?;
-                Ok(Table::Rocks(Box::new(table)))
+            Backend::Rocks(database) => {
+                Ok(Table::Rocks(Box::new(RocksTable::open(database.get()?, name, 0)?)))
             }
         }
     }
@@ -78,6 +71,16 @@ impl<K: Key, V: Record> Table<K, V> {
     /// Whether entries may have to be loaded.
     pub fn is_on_disk(&self) -> bool {
         !matches!(self, Table::Heap(_))
+    }
+
+    /// The table, if it is on the heap.
+    #[inline(always)]
+    pub fn heap_mut(&mut self) -> Option<&mut HeapTable<K, V>> {
+        match self {
+            Table::Heap(t) => Some(t),
+            #[cfg(feature = "rocksdb")]
+            Table::Rocks(_) => None,
+        }
     }
 
     /// Brings a key's entry into memory, for [`Table::peek`]. On the heap it is there already.
@@ -167,6 +170,28 @@ impl<K: Key, V: Record> Table<K, V> {
             }
             #[cfg(feature = "rocksdb")]
             Table::Rocks(t) => t.prepare(n, record),
+        }
+    }
+
+    /// Takes note of a key that is needed soon; [`Table::fetch`] reads what is missing. On the
+    /// heap nothing is.
+    #[inline(always)]
+    #[cfg_attr(not(feature = "rocksdb"), expect(unused_variables, reason = "heap: nothing to do"))]
+    pub fn want(&mut self, hash: u64, key: K::View<'_>) -> Result<()> {
+        match self {
+            Table::Heap(_) => Ok(()),
+            #[cfg(feature = "rocksdb")]
+            Table::Rocks(t) => t.want(hash, key),
+        }
+    }
+
+    /// Reads what the keys noted by [`Table::want`] lack, at once.
+    #[inline]
+    pub fn fetch(&mut self) -> Result<()> {
+        match self {
+            Table::Heap(_) => Ok(()),
+            #[cfg(feature = "rocksdb")]
+            Table::Rocks(t) => t.fetch(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The command line: the engine's flags, and the program's own.
 
-use super::options::{Options, RestoreFrom, StateBackend};
+use super::options::{Options, RestoreFrom, State};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -44,6 +44,8 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("allow-dropped-state", "", "restore although operators with state are gone"),
     ("keep-checkpoints", "N", "whole checkpoints to keep (default 2)"),
     ("state", "heap|rocksdb", "where keyed state lives (default heap)"),
+    ("state-dir", "DIR", "where rocksdb keeps its files while the job runs (default: temporary)"),
+    ("state-memory-mib", "N", "memory of rocksdb for each slot, in MiB (default 256)"),
     ("metrics-addr", "HOST:PORT", "serve Prometheus metrics at /metrics"),
     ("insecure", "", "allow a --metrics-addr that other machines can reach"),
     ("quiet", "", "no progress"),
@@ -137,11 +139,16 @@ fn set(options: &mut Options, name: &str, value: &str) -> Result<(), String> {
         },
         "state" => {
             options.state = match value {
-                "heap" => StateBackend::Heap,
-                "rocksdb" => StateBackend::RocksDb,
+                "heap" => State::Heap,
+                "rocksdb" => State::RocksDb,
                 _ => return Err(wrong("use heap or rocksdb")),
             }
         }
+        "state-dir" => options.state_dir = Some(PathBuf::from(value)),
+        "state-memory-mib" => match value.parse() {
+            Ok(n) if (4..=1 << 24).contains(&n) => options.state_memory_mib = n,
+            _ => return Err(wrong("give a number of MiB from 4")),
+        },
         "metrics-addr" => {
             let found = std::net::ToSocketAddrs::to_socket_addrs(value).ok();
             let addr = found.and_then(|mut addrs| addrs.next());

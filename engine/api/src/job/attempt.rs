@@ -6,6 +6,7 @@
 use super::checkpoint::Declared;
 use super::progress::{Progress, Watched};
 use super::signal;
+use super::state::StateHome;
 use crate::metrics::JobMetrics;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::collections::BTreeMap;
@@ -109,6 +110,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) plan: &'a JobPlan,
     pub(crate) clock: &'a SystemClock,
     pub(crate) store: Option<Arc<DirStore>>,
+    pub(crate) state: &'a StateHome,
     pub(crate) restored: Option<Arc<Restored>>,
     pub(crate) coordination: tidemill_coordination::Config,
     pub(crate) keep: usize,
@@ -148,12 +150,15 @@ struct Attempt<'a> {
 pub(crate) fn run(setup: &Setup<'_>) -> Result<Ended> {
     let slots = setup.plan.slots();
     let doorbells: Vec<_> = (0..slots).map(|_| tidemill_ring::Doorbell::new()).collect();
+    // Removed when the attempt has ended, after the threads that use it.
+    let state = setup.state.attempt(setup.attempt)?;
     let options = DeployOptions {
         attempt: setup.attempt,
         restored: setup.restored.clone(),
+        state: state.backend.clone(),
         ..DeployOptions::default()
     };
-    let blueprints = deploy(setup.plan, &doorbells, &options);
+    let blueprints = deploy(setup.plan, &doorbells, &options)?;
     let watched = watched(&blueprints);
     let restored = setup.restored.as_ref().map(|r| r.epoch);
     setup.metrics.attempt(setup.clock.now(), restored, &watched);

@@ -4,6 +4,7 @@ pub use super::progress::Summary;
 
 use super::attempt::{self, Setup};
 use super::options::Options;
+use super::state::StateHome;
 use super::{restore, signal};
 use crate::env::Env;
 use crate::metrics::{JobMetrics, Server};
@@ -17,11 +18,7 @@ use tidemill_coordination::{Config, Decision, Outcome, Restarts, Store};
 pub(crate) fn run(env: &Env, options: &Options) -> Result<Summary> {
     let settings = env.settings.borrow().clone();
     let (physical, plan) = env.graph.finish()?;
-    if options.state == super::options::StateBackend::RocksDb {
-        return Err(Error::job(
-            "--state rocksdb: this build has no RocksDB; build with the feature 'rocksdb'",
-        ));
-    }
+    let state = StateHome::open(options)?;
     let clock = SystemClock::new();
     let metrics = Arc::new(JobMetrics::new(&settings.job, clock.now()));
     let _server = serve(options, &settings.job, &metrics, &clock)?;
@@ -39,6 +36,7 @@ pub(crate) fn run(env: &Env, options: &Options) -> Result<Summary> {
             plan: &plan,
             clock: &clock,
             store: store.clone(),
+            state: &state,
             restored: start.restored.clone(),
             coordination: coordination(env, options, start.next_epoch),
             keep: options.keep_checkpoints,

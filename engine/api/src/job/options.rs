@@ -16,7 +16,7 @@ pub(crate) enum RestoreFrom {
 
 /// Which backend keeps keyed state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum StateBackend {
+pub(crate) enum State {
     /// Tables in memory.
     #[default]
     Heap,
@@ -33,7 +33,12 @@ pub(crate) struct Options {
     pub(crate) aligned_timeout: Option<Option<Duration>>,
     pub(crate) restore: Option<RestoreFrom>,
     pub(crate) allow_dropped_state: bool,
-    pub(crate) state: StateBackend,
+    pub(crate) state: State,
+    /// Where state on disk goes: a directory of its own below this one; the system's for temporary
+    /// files if not given.
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Memory for state on disk, each slot.
+    pub(crate) state_memory_mib: usize,
     pub(crate) metrics_addr: Option<SocketAddr>,
     /// Whether addresses that other machines reach may be bound without a token.
     pub(crate) insecure: bool,
@@ -54,7 +59,9 @@ impl Options {
             aligned_timeout: None,
             restore: None,
             allow_dropped_state: false,
-            state: StateBackend::Heap,
+            state: State::Heap,
+            state_dir: None,
+            state_memory_mib: 256,
             metrics_addr: None,
             insecure: false,
             keep_checkpoints: 2,

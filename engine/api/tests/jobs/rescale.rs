@@ -98,22 +98,28 @@ fn job(parallelism: u32, rate: f64, bomb: Bomb, sinks: &Sinks) -> Env {
 
 /// At parallelism 2 until it fails in the middle, then again until it fails, then to the end.
 fn rescaled(steps: [u32; 2], timeout: &str) {
+    rescaled_with(steps, timeout, [&["--state", "heap"]; 3]);
+}
+
+/// The same, each time with further flags.
+fn rescaled_with(steps: [u32; 2], timeout: &str, more: [&[&str]; 3]) {
     let (dir, oracle) = (Dir::new(), Oracle::new());
     let sinks = Sinks {
         counts: CollectSink::new(),
         windows: CollectSink::new(),
         sessions: CollectSink::new(),
     };
-    let flags = ["--aligned-timeout", timeout];
+    let flags = [&["--aligned-timeout", timeout], more[0]].concat();
     let error = dir.run(&job(2, 8e3, Bomb::amid(TOTAL / 3, &dir), &sinks), &flags).unwrap_err();
     assert!(error.to_string().contains("the bomb"), "{error}");
 
-    let flags = ["--aligned-timeout", timeout, "--restore", "latest"];
+    let again = ["--aligned-timeout", timeout, "--restore", "latest"];
+    let flags = [&again, more[1]].concat();
     let bomb = Bomb::amid(TOTAL / 4, &dir);
     let error = dir.run(&job(steps[0], 8e3, bomb, &sinks), &flags).unwrap_err();
     assert!(error.to_string().contains("the bomb"), "{error}");
     let newest = dir.checkpoints().pop().unwrap().0;
-    let bomb = Bomb::dud();
+    let (bomb, flags) = (Bomb::dud(), [&again, more[2]].concat());
     let summary = dir.run(&job(steps[1], 1e6, bomb, &sinks), &flags).unwrap();
     assert_eq!(summary.restored, Some(newest));
     assert!(summary.source_records() < TOTAL, "it went on, not anew");
@@ -162,6 +168,38 @@ fn unaligned_from_2_to_3_to_1() {
 #[test]
 fn unaligned_from_2_to_4_to_3() {
     rescaled([4, 3], "0s");
+}
+
+#[cfg(feature = "rocksdb")]
+mod rocksdb {
+    use super::*;
+
+    const HEAP: &[&str] = &["--state", "heap"];
+    const ROCKS: &[&str] = &["--state", "rocksdb", "--state-memory-mib", "4"];
+
+    #[test]
+    fn from_2_to_3_to_2() {
+        rescaled_with([3, 2], "never", [ROCKS; 3]);
+    }
+
+    #[test]
+    fn at_2_all_the_time_in_a_directory_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = [ROCKS, &["--state-dir", dir.path().to_str().unwrap()]].concat();
+        rescaled_with([2, 2], "never", [&flags; 3]);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "all is removed");
+    }
+
+    #[test]
+    fn unaligned_from_2_to_1_to_4() {
+        rescaled_with([1, 4], "0s", [ROCKS; 3]);
+    }
+
+    #[test]
+    fn from_the_heap_and_back() {
+        rescaled_with([2, 1], "never", [HEAP, ROCKS, HEAP]);
+        rescaled_with([1, 2], "0s", [ROCKS, HEAP, ROCKS]);
+    }
 }
 
 /// One subtask is enough for state that was spread over many, and the other way round.

@@ -134,7 +134,7 @@ impl<K: Key, I: Record, P: KeyedProcess<K, I>, F> Keyed<K, I, FunctionLogic<K, I
         function: P,
         sides: SideOutputs,
     ) -> Result<Self> {
-        let mut states = States::default();
+        let mut states = context.keyed_states::<K>(operator);
         let state = function.open(&mut states)?;
         let host = Host::open(context, operator, states, sides)?;
         let logic = FunctionLogic { function, state };
@@ -154,7 +154,7 @@ where
         (process, on_timer): (P, T),
         sides: SideOutputs,
     ) -> Result<Self> {
-        let host = Host::open(context, operator, OneValue::default(), sides)?;
+        let host = Host::open(context, operator, OneValue::open(context, operator)?, sides)?;
         let logic = ValueLogic { process, on_timer, types: PhantomData };
         Ok(Keyed { host, logic, selector, input: PhantomData })
     }

@@ -10,7 +10,7 @@ use crate::context::{Context, SectionId, SectionKind};
 use crate::keyed_snapshot::{EntrySink, decode_record, encode_record, restored_batches};
 use tidemill_base::record::shape_of;
 use tidemill_base::{Batch, Error, Key, Record, Result, Timestamp, WATERMARK_MIN};
-use tidemill_keyed::{HeapTable, SliceTables, SnapshotSink, StateTable, Timers};
+use tidemill_keyed::{HeapTable, SliceTables, SnapshotSink, StateTable, Table, Timers};
 
 /// Entries that one step of a snapshot writes; 1,000 take 10 to 20 microseconds.
 pub const STEP_ENTRIES: usize = if cfg!(feature = "check") { 100 } else { 3_000 };
@@ -167,6 +167,24 @@ impl<K: Key, V: Record> Part for HeapTable<K, V> {
     }
     fn restore_batch(&mut self, batch: &Batch, keep: &dyn Fn(u64) -> bool) -> Result<()> {
         HeapTable::restore_batch(self, batch, keep)
+    }
+}
+
+impl<K: Key, V: Record> Part for Table<K, V> {
+    fn shape(&self) -> String {
+        shape_of::<(K, V)>()
+    }
+    fn begin_snapshot(&mut self, epoch: u64) {
+        Table::begin_snapshot(self, epoch, 0);
+    }
+    fn snapshot_step(&mut self, budget: usize, out: &mut dyn SnapshotSink) -> Result<bool> {
+        Table::snapshot_step(self, budget, out)
+    }
+    fn abort_snapshot(&mut self) {
+        Table::abort_snapshot(self);
+    }
+    fn restore_batch(&mut self, batch: &Batch, keep: &dyn Fn(u64) -> bool) -> Result<()> {
+        Table::restore_batch(self, batch, keep)
     }
 }
 

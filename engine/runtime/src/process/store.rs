@@ -1,9 +1,10 @@
 //! What a process function keeps for its keys, as its operator sees it.
 
 use super::part::PartRef;
+use crate::context::Context;
 use tidemill_base::hash::hash_bytes;
-use tidemill_base::{Key, Record, Timestamp};
-use tidemill_keyed::{HeapTable, States};
+use tidemill_base::{Key, Record, Result, Timestamp};
+use tidemill_keyed::{States, Table};
 
 /// States of one operator, whatever they are to its function.
 pub trait Store<K: Key>: 'static {
@@ -65,15 +66,24 @@ impl<K: Key> Store<K> for States<K> {
 }
 
 /// At most one value a key, in a table of its own.
-#[derive(Debug)]
 pub struct OneValue<K: Key, V: Record> {
     /// Entries are `Some` except during the call of user code.
-    pub(crate) table: HeapTable<K, Option<V>>,
+    pub(crate) table: Table<K, Option<V>>,
 }
 
-impl<K: Key, V: Record> Default for OneValue<K, V> {
-    fn default() -> Self {
-        OneValue { table: HeapTable::new() }
+impl<K: Key, V: Record> std::fmt::Debug for OneValue<K, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OneValue({} bytes)", self.table.bytes())
+    }
+}
+
+impl<K: Key, V: Record> OneValue<K, V> {
+    /// No values yet, in the operator's backend.
+    ///
+    /// # Errors
+    /// If the backend cannot be opened.
+    pub fn open(context: &Context, operator: u64) -> Result<Self> {
+        Ok(OneValue { table: context.backend(operator).table("value")? })
     }
 }
 

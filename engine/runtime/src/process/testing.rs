@@ -1,6 +1,9 @@
 //! Drives an operator's subtasks directly, and compares what they emit with a naive oracle:
 //! undisturbed, with a snapshot beside processing, and restored at another parallelism.
 
+#[cfg(feature = "rocksdb")]
+use crate::backend::StateBackend;
+use crate::backend::StatePlace;
 use crate::context::{Context, Restored, TaskEvent, owner};
 use crate::operator::{Flow, Operator};
 use crate::stage::{Control, Stage};
@@ -100,10 +103,43 @@ pub(crate) struct Fleet<O: Operator> {
     pub(crate) rows: Rc<RefCell<Vec<String>>>,
     /// Inputs of which every subtask gets every record.
     broadcast: Option<usize>,
+    _disk: Disk,
+}
+
+/// Where state is: in memory, or in a directory that goes away with the fleet.
+#[derive(Default)]
+pub(crate) struct Disk {
+    place: StatePlace,
+    #[cfg(feature = "rocksdb")]
+    _dir: Option<tempfile::TempDir>,
+}
+
+impl Disk {
+    /// RocksDB, where this build has it.
+    pub(crate) fn rocks() -> Self {
+        #[cfg(feature = "rocksdb")]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let state = StateBackend::RocksDb { dir: dir.path().to_owned(), slot_bytes: 0 };
+            Disk { place: state.slot().unwrap(), _dir: Some(dir) }
+        }
+        #[cfg(not(feature = "rocksdb"))]
+        Disk::default()
+    }
 }
 
 impl<O: Operator> Fleet<O> {
     pub(crate) fn open(
+        parallelism: u32,
+        restored: Option<Arc<Restored>>,
+        wall_ms: i64,
+        open: impl Fn(&Context) -> O,
+    ) -> Self {
+        Self::open_on(Disk::default(), parallelism, restored, wall_ms, open)
+    }
+
+    fn open_on(
+        disk: Disk,
         parallelism: u32,
         restored: Option<Arc<Restored>>,
         wall_ms: i64,
@@ -116,11 +152,12 @@ impl<O: Operator> Fleet<O> {
             context.info.parallelism = parallelism;
             context.info.subtask = subtask;
             context.restored = restored.clone();
+            context.place = disk.place.clone();
             context.time.refresh(&clock);
             Subtask { operator: open(&context), context, out: Collect::new(&rows) }
         };
         let subtasks = (0..parallelism).map(subtask).collect();
-        Fleet { subtasks, clock, rows, broadcast: None }
+        Fleet { subtasks, clock, rows, broadcast: None, _disk: disk }
     }
 
     pub(crate) fn broadcast(mut self, input: usize) -> Self {
@@ -234,11 +271,15 @@ pub(crate) fn check<O: Operator>(
     oracle: &[String],
 ) -> Result<(), TestCaseError> {
     let at = at * acts.len() / 1000;
-    let fleet = |n, restored, wall| {
-        let fleet = Fleet::open(n, restored, wall, &open);
+    // In RocksDB before, after, both or never.
+    let disk = |rocks: bool| if rocks { Disk::rocks() } else { Disk::default() };
+    let disks = [disk(acts.len().is_multiple_of(2)), disk(acts.len() % 4 < 2)];
+    let fleet = |disk, n, restored, wall| {
+        let fleet = Fleet::open_on(disk, n, restored, wall, &open);
         if let Some(input) = broadcast { fleet.broadcast(input) } else { fleet }
     };
-    let mut first = fleet(old, None, 0);
+    let [before, after] = disks;
+    let mut first = fleet(before, old, None, 0);
     acts[..at].iter().for_each(|a| first.act(a));
     first.begin_snapshot(1);
     first.abort_snapshot(1);
@@ -258,7 +299,7 @@ pub(crate) fn check<O: Operator>(
     let restored = Arc::new(first.take_snapshot(2));
     let ticks =
         acts[..at].iter().filter_map(|a| if let Act::Tick(ms) = a { Some(*ms) } else { None });
-    let mut second = fleet(new, Some(restored), ticks.max().unwrap_or(0));
+    let mut second = fleet(after, new, Some(restored), ticks.max().unwrap_or(0));
     acts[at..].iter().for_each(|a| second.act(a));
     let after = second.rows.borrow().clone();
     prop_assert_eq!(sorted(before.into_iter().chain(after)), sorted(oracle.to_vec()));

@@ -1,11 +1,12 @@
 //! A RocksDB database for the state of one subtask (or of several on one thread).
 
 use super::codec::hash_of;
+use super::memory::Memory;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DEFAULT_COLUMN_FAMILY_NAME, Options,
-    WriteBatch, WriteOptions,
+    BlockBasedOptions, DB, DBCompressionType, DEFAULT_COLUMN_FAMILY_NAME, Options, WriteBatch,
+    WriteOptions,
 };
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -15,35 +16,16 @@ use tidemill_base::{Error, Result};
 /// Bytes of writes that are handed over at once.
 pub(super) const WRITE_BYTES: usize = 1 << 20;
 
-/// How much a database may use.
-#[derive(Clone, Copy, Debug)]
-pub struct RocksOptions {
-    /// Memory for everything, in bytes: half for the tables' write-back caches, a quarter each
-    /// for memtables and for blocks read.
-    pub memory_bytes: usize,
-    /// Threads of RocksDB for flushes and compactions.
-    pub background_jobs: u8,
-}
-
-impl Default for RocksOptions {
-    fn default() -> Self {
-        RocksOptions { memory_bytes: 256 << 20, background_jobs: 2 }
-    }
-}
-
-/// An open database; clones share it. Open it on a thread that is not pinned: RocksDB's own
-/// threads inherit the CPUs of their creator.
+/// An open database; clones share it.
 #[derive(Clone)]
 pub struct Database(Rc<Inner>);
 
 struct Inner {
     db: Arc<DB>,
     dir: PathBuf,
-    options: RocksOptions,
+    memory: Memory,
     writing: WriteOptions,
     tables: RefCell<BTreeSet<u64>>,
-    /// Bytes of write-back cache given to tables.
-    cached: Cell<usize>,
     /// SST files that the last confirmed checkpoint holds.
     known: RefCell<BTreeSet<String>>,
 }
@@ -54,20 +36,18 @@ impl std::fmt::Debug for Database {
     }
 }
 
-fn describe(options: RocksOptions) -> Options {
-    let memory = options.memory_bytes.max(4 << 20);
+fn describe(memory: &Memory) -> Options {
     let mut blocks = BlockBasedOptions::default();
-    blocks.set_block_cache(&Cache::new_lru_cache(memory / 4));
+    blocks.set_block_cache(memory.blocks());
     blocks.set_bloom_filter(10.0, false);
     blocks.set_cache_index_and_filter_blocks(true);
     let mut o = Options::default();
     o.create_if_missing(true);
     o.set_block_based_table_factory(&blocks);
-    o.set_db_write_buffer_size(memory / 4);
-    o.set_write_buffer_size(memory / 8);
+    o.set_write_buffer_size(memory.write_buffer(1));
     o.set_level_compaction_dynamic_level_bytes(true);
     o.set_compression_type(DBCompressionType::Lz4);
-    o.set_max_background_jobs(i32::from(options.background_jobs.max(1)));
+    o.set_max_background_jobs(memory.background_jobs());
     o.set_keep_log_file_num(2);
     o.set_stats_dump_period_sec(0);
     o
@@ -75,28 +55,29 @@ fn describe(options: RocksOptions) -> Options {
 
 impl Database {
     /// Opens the database in `dir`, made if there is none. Fails if another process has it open.
-    pub fn open(dir: &Path, options: RocksOptions) -> Result<Self> {
-        let described = describe(options);
+    pub fn open(dir: &Path, memory: &Memory) -> Result<Self> {
+        let described = describe(memory);
         // Batched reads want the column family by name, so it has to be opened by name.
         let families = [(DEFAULT_COLUMN_FAMILY_NAME, described.clone())];
         let db = DB::open_cf_with_opts(&described, dir, families)
             .map_err(|e| failed(dir, "opening", e))?;
         let mut writing = WriteOptions::default();
         writing.disable_wal(true);
+        let db = Arc::new(db);
+        memory.join(&db).map_err(|e| failed(dir, "sharing memory", e))?;
         Ok(Database(Rc::new(Inner {
-            db: Arc::new(db),
+            db,
             dir: dir.to_owned(),
-            options,
+            memory: memory.clone(),
             writing,
             tables: RefCell::default(),
-            cached: Cell::new(0),
             known: RefCell::default(),
         })))
     }
 
     /// Opens a database in `dir`, which must not exist, with the contents of a native checkpoint.
     /// Files are linked where both are on one file system, else copied.
-    pub fn open_from(dir: &Path, checkpoint: &Path, options: RocksOptions) -> Result<Self> {
+    pub fn open_from(dir: &Path, checkpoint: &Path, memory: &Memory) -> Result<Self> {
         let io = |what: &str, e: std::io::Error| {
             Error::attempt(format!(
                 "restoring {} into {}: {what}: {e}",
@@ -119,7 +100,7 @@ impl Database {
                 known.insert(name.to_owned());
             }
         }
-        let database = Self::open(dir, options)?;
+        let database = Self::open(dir, memory)?;
         *database.0.known.borrow_mut() = known;
         Ok(database)
     }
@@ -163,17 +144,9 @@ impl Database {
         self.0.tables.borrow_mut().insert(table)
     }
 
-    /// Bytes of write-back cache that are not given away yet, `share` at most.
-    pub(super) fn take_cache(&self, share: usize) -> usize {
-        let all = self.0.options.memory_bytes / 2;
-        let bytes = share.min(all.saturating_sub(self.0.cached.get()));
-        self.0.cached.set(self.0.cached.get() + bytes);
-        bytes
-    }
-
-    /// Half of the memory.
-    pub(crate) fn cache_bytes(&self) -> usize {
-        self.0.options.memory_bytes / 2
+    /// The memory that it shares with others.
+    pub(super) fn memory(&self) -> &Memory {
+        &self.0.memory
     }
 
     pub(super) fn write(&self, writes: &mut WriteBatch) -> Result<()> {

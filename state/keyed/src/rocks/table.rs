@@ -21,7 +21,9 @@ use super::retain::Walk;
 use super::snapshot::Progress;
 use crate::heap::{Cursor, HeapTable};
 use rocksdb::{ColumnFamilyRef, DEFAULT_COLUMN_FAMILY_NAME, WriteBatch};
+use std::ops::Range;
 use tidemill_base::hash::hash_bytes;
+use tidemill_base::key::KeyHeap;
 use tidemill_base::{Error, Key, Record, Result};
 
 /// Least number of cached entries.
@@ -37,23 +39,44 @@ pub struct RocksTable<K: Key, V: Record> {
     pub(super) cache: HeapTable<K, Cached<V>>,
     /// By id in the cache: the database does not know the value yet.
     pub(super) dirty: Vec<u64>,
-    capacity: usize,
     hand: Cursor,
     victims: Vec<u32>,
     pub(super) writes: WriteBatch,
     pub(super) key_scratch: Scratch,
     pub(super) value_scratch: Scratch,
     key_bytes: Vec<u8>,
-    misses: Vec<Miss>,
+    wanted: Wanted<K>,
     pub(super) snapshot: Option<Progress<K, V>>,
     pub(super) walk: Walk<K>,
 }
 
-struct Miss {
+/// Keys to be loaded.
+struct Wanted<K: Key> {
+    misses: Vec<Miss<K>>,
+    /// The keys as the database has them.
+    bytes: Vec<u8>,
+    heap: KeyHeap,
+}
+
+struct Miss<K: Key> {
     hash: u64,
-    record: usize,
-    /// Where its key ends in `key_bytes`.
-    end: usize,
+    slot: K::Slot,
+    /// Where in `bytes`.
+    bytes: Range<usize>,
+}
+
+impl<K: Key> Default for Wanted<K> {
+    fn default() -> Self {
+        Wanted { misses: Vec::new(), bytes: Vec::new(), heap: KeyHeap::default() }
+    }
+}
+
+impl<K: Key> Wanted<K> {
+    fn clear(&mut self) {
+        self.misses.clear();
+        self.bytes.clear();
+        self.heap.clear();
+    }
 }
 
 /// Fails where no error can be returned (see the module).
@@ -83,31 +106,28 @@ fn set_bit(bits: &mut Vec<u64>, id: u32) {
 }
 
 impl<K: Key, V: Record> RocksTable<K, V> {
-    /// The table `name` (unique in the database; part of the checkpoint) in `namespace`, with at
-    /// most `cache_bytes` of write-back cache. Fails if the name is open already.
-    pub fn open(db: &Database, name: &str, namespace: i64, cache_bytes: usize) -> Result<Self> {
+    /// The table `name` (unique in the database; part of the checkpoint) in `namespace`. Fails if
+    /// the name was opened before.
+    pub fn open(db: &Database, name: &str, namespace: i64) -> Result<Self> {
         let table = hash_bytes(name.as_bytes());
         if !db.claim(table) {
             return Err(Error::job(format!(
                 "state {name:?} is open in {db:?} already: give each state its own name"
             )));
         }
-        // An entry, its index slots at load 0.25 to 0.5, its bits.
-        let entry = size_of::<(K::Slot, Cached<V>)>() + 24;
-        let capacity = (db.take_cache(cache_bytes) / entry).max(CAPACITY_MIN);
+        db.memory().open_table();
         Ok(RocksTable {
             db: db.clone(),
             prefix: prefix(table, namespace),
             cache: HeapTable::new(),
             dirty: Vec::new(),
-            capacity,
             hand: Cursor::default(),
             victims: Vec::new(),
             writes: WriteBatch::default(),
             key_scratch: Scratch::new(),
             value_scratch: Scratch::new(),
             key_bytes: Vec::new(),
-            misses: Vec::new(),
+            wanted: Wanted::default(),
             snapshot: None,
             walk: Walk::default(),
         })
@@ -240,50 +260,66 @@ impl<K: Key, V: Record> RocksTable<K, V> {
         n: usize,
         record: impl Fn(usize) -> (u64, K::View<'k>),
     ) -> Result<()> {
-        self.misses.clear();
         for i in 0..n {
             let (hash, key) = record(i);
-            match self.cache.find(hash, key) {
-                Some(id) => self.cache.entry(id).1.hot.set(true),
-                None => self.misses.push(Miss { hash, record: i, end: 0 }),
-            }
+            self.want(hash, key)?;
         }
-        if self.misses.is_empty() {
+        self.fetch()
+    }
+
+    /// Takes note of a key that is needed soon; [`RocksTable::fetch`] loads what is missing.
+    #[inline]
+    pub fn want(&mut self, hash: u64, key: K::View<'_>) -> Result<()> {
+        match self.cache.find(hash, K::shorten(key)) {
+            Some(id) => {
+                self.cache.entry(id).1.hot.set(true);
+                Ok(())
+            }
+            None => self.miss(hash, key),
+        }
+    }
+
+    fn miss(&mut self, hash: u64, key: K::View<'_>) -> Result<()> {
+        let start = self.wanted.bytes.len();
+        append_key::<K>(
+            &self.prefix,
+            hash,
+            K::shorten(key),
+            &mut self.key_scratch,
+            &mut self.wanted.bytes,
+        )?;
+        let slot = K::store(key, &mut self.wanted.heap);
+        self.wanted.misses.push(Miss { hash, slot, bytes: start..self.wanted.bytes.len() });
+        Ok(())
+    }
+
+    /// Loads the keys noted since the last call, by one read.
+    pub fn fetch(&mut self) -> Result<()> {
+        if self.wanted.misses.is_empty() {
             return Ok(());
         }
-        self.misses.sort_unstable_by_key(|m| (m.hash, m.record));
-        self.make_room(self.misses.len())?;
-        self.key_bytes.clear();
-        for miss in &mut self.misses {
-            let key = record(miss.record).1;
-            append_key::<K>(
-                &self.prefix,
-                miss.hash,
-                key,
-                &mut self.key_scratch,
-                &mut self.key_bytes,
-            )?;
-            miss.end = self.key_bytes.len();
-        }
+        let mut wanted = std::mem::take(&mut self.wanted);
+        let done = self.load_all(&mut wanted);
+        wanted.clear();
+        self.wanted = wanted;
+        done
+    }
+
+    fn load_all(&mut self, wanted: &mut Wanted<K>) -> Result<()> {
+        let Wanted { misses, bytes, heap } = wanted;
+        misses.sort_unstable_by(|a, b| bytes[a.bytes.clone()].cmp(&bytes[b.bytes.clone()]));
+        misses.dedup_by(|a, b| bytes[a.bytes.clone()] == bytes[b.bytes.clone()]);
+        self.make_room(misses.len())?;
         let db = self.db.db().clone();
         let family = default_family(&db, &self.db)?;
-        let keys = self.misses.iter().scan(0, |start, miss| {
-            let key = &self.key_bytes[*start..miss.end];
-            *start = miss.end;
-            Some(key)
-        });
-        // Sorted by hash, hence by key but for keys of one hash: RocksDB sorts itself if asked to.
-        let found = db.batched_multi_get_cf(&family, keys, false);
-        for (miss, found) in self.misses.iter().zip(found) {
-            let (hash, key) = record(miss.record);
-            if self.cache.find(hash, K::shorten(key)).is_some() {
-                continue; // twice in the batch
-            }
+        let keys = misses.iter().map(|m| &bytes[m.bytes.clone()]);
+        let found = db.batched_multi_get_cf(&family, keys, true);
+        for (miss, found) in misses.iter().zip(found) {
             let value = match found.map_err(|e| self.db.failed("reading", e))? {
                 Some(bytes) => Some(self.value_scratch.decode::<V, V>(&bytes, V::from_view)?),
                 None => None,
             };
-            self.cache.add(hash, key, Cached::new(value));
+            self.cache.add(miss.hash, K::load(&miss.slot, heap), Cached::new(value));
         }
         Ok(())
     }
@@ -318,12 +354,20 @@ impl<K: Key, V: Record> RocksTable<K, V> {
         self.db.write(&mut self.writes)
     }
 
+    /// Entries that the cache may have, by its share of the memory.
+    fn capacity(&self) -> usize {
+        // An entry, its index slots at load 0.25 to 0.5, its bits.
+        let entry = size_of::<(K::Slot, Cached<V>)>() + 24;
+        (self.db.memory().cache_share() / entry).max(CAPACITY_MIN)
+    }
+
     /// Evicts entries until `n` more fit (and some besides), as far as R3 lets it.
     fn make_room(&mut self, n: usize) -> Result<()> {
-        if self.cache.len() + n <= self.capacity {
+        let capacity = self.capacity();
+        if self.cache.len() + n <= capacity {
             return self.hand_over();
         }
-        let limit = self.capacity.saturating_sub(n.max(EVICT_MIN));
+        let limit = capacity.saturating_sub(n.max(EVICT_MIN));
         let held = self.is_held();
         let mut victims = std::mem::take(&mut self.victims);
         let mut hand = self.hand;
@@ -360,6 +404,12 @@ impl<K: Key, V: Record> RocksTable<K, V> {
         }
         self.cache.remove_id(id);
         Ok(())
+    }
+}
+
+impl<K: Key, V: Record> Drop for RocksTable<K, V> {
+    fn drop(&mut self) {
+        self.db.memory().close_table();
     }
 }
 

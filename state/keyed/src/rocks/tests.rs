@@ -1,6 +1,6 @@
 //! RocksDB tables against a `BTreeMap`, with caches much smaller than the state.
 
-use super::{Database, NativeCheckpoint, RocksOptions, RocksTable};
+use super::{Database, Memory, NativeCheckpoint, RocksOptions, RocksTable};
 use crate::table::Backend;
 use crate::{CurrentKey, StateTime, StateTtl, States};
 use proptest::prelude::*;
@@ -9,7 +9,10 @@ use tempfile::TempDir;
 use tidemill_base::hash::key_group;
 use tidemill_base::{Batch, Key, Record};
 
-const SMALL: RocksOptions = RocksOptions { memory_bytes: 4 << 20, background_jobs: 1 };
+/// The least of everything.
+fn small() -> Memory {
+    Memory::new(RocksOptions { memory_bytes: 0, background_jobs: 1 }).unwrap()
+}
 
 #[derive(Clone, Debug)]
 enum Operation {
@@ -69,11 +72,11 @@ struct Run {
 }
 
 fn open(root: &TempDir, name: &str) -> Database {
-    Database::open(&root.path().join(name), SMALL).unwrap()
+    Database::open(&root.path().join(name), &small()).unwrap()
 }
 
 fn table(db: &Database) -> RocksTable<String, Value> {
-    RocksTable::open(db, "table", 0, 0).unwrap()
+    RocksTable::open(db, "table", 0).unwrap()
 }
 
 fn collect(out: &[(i64, Batch)]) -> Oracle {
@@ -225,7 +228,7 @@ impl Run {
     /// The same parallelism by opening the files, another one by importing key groups.
     fn restored_equals(&self, checkpoint: &NativeCheckpoint, expected: &Oracle) {
         let copy = self.root.path().join(format!("copy {}", self.checkpoints));
-        let db = Database::open_from(&copy, &checkpoint.dir, SMALL).unwrap();
+        let db = Database::open_from(&copy, &checkpoint.dir, &small()).unwrap();
         assert_eq!(&contents(&mut table(&db)), expected);
         let mut all = Oracle::new();
         for groups in [0..40, 40..128] {
@@ -268,12 +271,13 @@ proptest! {
 #[test]
 fn only_new_files_are_uploaded() {
     let root = tempfile::tempdir().unwrap();
-    let db = open(&root, "db");
-    let mut table = RocksTable::<u64, u64>::open(&db, "sums", 0, 1 << 20).unwrap();
+    let memory = Memory::new(RocksOptions::default()).unwrap();
+    let db = Database::open(&root.path().join("db"), &memory).unwrap();
+    let mut table = RocksTable::<u64, u64>::open(&db, "sums", 0).unwrap();
     let mut checkpoints = Vec::new();
     for round in 0..3u64 {
-        for k in 0..2_000 {
-            *table.upsert(u64::hash(k), k + round * 2_000, || 0) += k;
+        for k in round * 2_000..(round + 1) * 2_000 {
+            *table.upsert(u64::hash(k), k, || 0) += k;
         }
         table.begin_snapshot(round, 0);
         while !table.flush_step(100).unwrap() {}
@@ -295,7 +299,7 @@ fn only_new_files_are_uploaded() {
 fn tables_of_a_database_do_not_meet() {
     let root = tempfile::tempdir().unwrap();
     let db = open(&root, "db");
-    let open = |name: &str, namespace| RocksTable::<u64, u64>::open(&db, name, namespace, 1 << 16);
+    let open = |name: &str, namespace| RocksTable::<u64, u64>::open(&db, name, namespace);
     let (mut a, mut b) = (open("a", -5).unwrap(), open("b", 5).unwrap());
     for k in 0..3_000u64 {
         a.insert(u64::hash(k), k, 1);
@@ -315,7 +319,7 @@ fn tables_of_a_database_do_not_meet() {
 #[test]
 fn user_states_live_in_rocksdb() {
     let root = tempfile::tempdir().unwrap();
-    let backend = Backend::Rocks { database: open(&root, "db"), tables: 2 };
+    let backend = Backend::Rocks(open(&root, "db").into());
     let time = StateTime::new();
     let mut states =
         States::<u64>::with_backend(CurrentKey::new(), time.clone(), backend, "operator 1");
@@ -349,6 +353,21 @@ fn a_damaged_database_is_refused() {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir(root.path().join("db")).unwrap();
     std::fs::write(root.path().join("db/CURRENT"), "nonsense").unwrap();
-    let error = Database::open(&root.path().join("db"), SMALL).unwrap_err();
+    let error = Database::open(&root.path().join("db"), &small()).unwrap_err();
     assert!(error.to_string().contains("opening"), "{error}");
+}
+
+#[test]
+fn databases_share_memory() {
+    let root = tempfile::tempdir().unwrap();
+    let memory = Memory::new(RocksOptions { memory_bytes: 32 << 20, background_jobs: 1 }).unwrap();
+    let open = |name: &str| Database::open(&root.path().join(name), &memory).unwrap();
+    let (a, b) = (open("a"), open("b"));
+    assert_eq!(memory.write_buffer(2), 2 << 20);
+    assert_eq!(memory.cache_share(), 16 << 20);
+    let table = |db: &Database, name: &str| RocksTable::<u64, u64>::open(db, name, 0).unwrap();
+    let tables = [table(&a, "x"), table(&a, "y"), table(&b, "x")];
+    assert_eq!(memory.cache_share(), (16 << 20) / 3);
+    drop(tables);
+    assert_eq!(memory.cache_share(), 16 << 20);
 }

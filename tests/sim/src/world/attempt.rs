@@ -82,12 +82,13 @@ impl<'a> Attempt<'a> {
             attempt: start.number as u32,
             channel: start.scenario.channel,
             restored: start.restored.clone(),
+            ..DeployOptions::default()
         };
         let mut declared = Declared::default();
         let mut seats = Vec::new();
-        for (blueprints, doorbell) in
-            deploy(start.plan, &doorbells, &options).into_iter().zip(&doorbells)
-        {
+        let deployed =
+            deploy(start.plan, &doorbells, &options).map_err(|e| format!("deploy: {e}"))?;
+        for (blueprints, doorbell) in deployed.into_iter().zip(&doorbells) {
             let built: tidemill::Result<Vec<_>> =
                 blueprints.into_iter().map(Blueprint::build).collect();
             let tasks = built.map_err(|e| format!("build: {e}"))?;
