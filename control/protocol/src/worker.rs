@@ -110,6 +110,8 @@ pub struct RunningAttempt {
     pub states: Vec<SubtaskStates>,
     /// Subtasks that have come to the end of their input.
     pub finished: Vec<SubtaskId>,
+    /// The highest epoch that it was told to take; 0: none.
+    pub last_epoch: u64,
     /// Why it failed, if it did.
     pub failure: Option<TaskFailure>,
 }

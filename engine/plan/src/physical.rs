@@ -154,6 +154,11 @@ impl PhysicalPlan {
         serde_json::from_str(json).map_err(|e| PlanError::Malformed { why: e.to_string() })
     }
 
+    /// A number that two plans share only if they are equal: a hash of the plan's JSON.
+    pub fn fingerprint(&self) -> u64 {
+        crate::ids::stable_hash(self.to_json().as_bytes())
+    }
+
     /// The job's name.
     pub fn job(&self) -> &str {
         &self.job
