@@ -269,8 +269,8 @@ fn left_behind(workers: Vec<Assigned>, completed: Vec<Epoch>) -> LeftBehind {
 #[test]
 fn a_new_job_manager_adopts_what_runs() {
     let known = Bench::running().master.workers();
-    let mut master =
-        Master::adopt(settings(), submission(4, 1_000), 8, None, 5, &known, vec![6, 7], 60_000_000);
+    let left = left_behind(known, vec![6, 7]);
+    let mut master = Master::adopt(settings(), submission(4, 1_000), left, 60_000_000);
     let mut out = Vec::new();
     for worker in [0, 1] {
         let running = Some(RunningAttempt {
