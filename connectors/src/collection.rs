@@ -116,23 +116,24 @@ impl<T: Record + Send + Sync> SourceReader for CollectionReader<T> {
         // One lane for the watermark: the items of this subtask come in the order of the `Vec`.
         out.split(0);
         let allowance = self.limiter.as_mut().map_or(usize::MAX, |l| l.allowance(out.now()));
-        let budget = out.remaining().min(allowance);
-        for n in 0..budget {
+        let mut taken = 0;
+        while taken < allowance && out.remaining() > 0 {
             let Some(mut next) = self.next.peek_mut() else { return Ok(Polled::End) };
             let at = next.0 as usize;
             let Some(item) = self.source.items.get(at) else {
                 drop(next);
-                self.took(n);
+                self.took(taken);
                 out.split_ended(0);
                 return Ok(Polled::End);
             };
             next.0 += self.splits;
             drop(next);
             out.emit(item.view(), self.source.timestamps.get(at).copied().unwrap_or(0));
+            taken += 1;
         }
-        self.took(budget);
+        self.took(taken);
         match &self.limiter {
-            Some(limiter) if budget == allowance => {
+            Some(limiter) if taken == allowance => {
                 out.active(0);
                 Ok(Polled::Idle { until: Some(limiter.due(0)) })
             }

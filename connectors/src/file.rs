@@ -158,7 +158,7 @@ impl<F: Format> FileSource<F> {
         self
     }
 
-    /// At most so many records per second, all subtasks together. Panics unless it is positive.
+    /// At most so many lines per second, all subtasks together. Panics unless it is positive.
     #[must_use]
     pub fn rate(mut self, records_per_s: f64) -> Self {
         assert!(records_per_s > 0.0, "a rate of {records_per_s} records/s: it must be positive");

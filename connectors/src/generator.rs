@@ -223,18 +223,22 @@ impl<G: Generate> SourceReader for GeneratorReader<G> {
         out.split(index);
         self.generate.start(index, class.next, class.step);
         let (mut i, step, mut max) = (class.next, class.step, class.max);
+        let mut taken = 0;
         if G::SCHEDULED {
-            for k in 0..n {
-                let due = self.limiter.as_ref().map_or(0, |l| l.due(k));
+            while taken < n && out.remaining() > 0 {
+                let due = self.limiter.as_ref().map_or(0, |l| l.due(taken));
                 max = max.max(self.generate.generate(i, due, out));
                 i = i.wrapping_add(step);
+                taken += 1;
             }
         } else {
-            for _ in 0..n {
+            while taken < n && out.remaining() > 0 {
                 max = max.max(self.generate.generate(i, 0, out));
                 i = i.wrapping_add(step);
+                taken += 1;
             }
         }
+        let n = taken;
         let i = class.next.saturating_add(step.saturating_mul(n));
         (class.next, class.max, class.since) = (i, max, class.since + n);
         if let Some(limiter) = &mut self.limiter {

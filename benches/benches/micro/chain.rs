@@ -25,6 +25,9 @@ impl Stage<u64> for Sum {
     fn writable(&mut self) -> bool {
         true
     }
+    fn room(&self) -> bool {
+        true
+    }
 }
 
 #[inline(always)]

@@ -70,6 +70,9 @@ impl Stage<(u64, u64)> for Results {
     fn writable(&mut self) -> bool {
         true
     }
+    fn room(&self) -> bool {
+        true
+    }
 }
 
 pub(crate) fn all(criterion: &mut Criterion) {

@@ -249,13 +249,15 @@ impl<F: Format> FileReader<F> {
         }
     }
 
-    /// Emits lines of the block while more than `stop` records may be emitted.
-    fn emit<O: Emit<F::Item>>(&mut self, out: &mut O, stop: usize) -> Result<()> {
-        let Some(&(file, _)) = self.lanes[self.turn].parts.front() else { return Ok(()) };
+    /// Emits lines of the block, as many as `out` takes and at most `allowance`; returns how many
+    /// lines they were.
+    fn emit<O: Emit<F::Item>>(&mut self, out: &mut O, allowance: usize) -> Result<usize> {
+        let mut lines = 0;
+        let Some(&(file, _)) = self.lanes[self.turn].parts.front() else { return Ok(lines) };
         out.split(self.turn);
         let (block, format) = (&mut self.block, &mut self.format);
         let source = &mut self.files[file];
-        while !block.is_empty() && out.remaining() > stop {
+        while !block.is_empty() && lines < allowance && out.remaining() > 0 {
             let Some((header, _)) = &source.header else { break };
             let bytes = match &block.data {
                 Data::Text(text) => text.as_bytes(),
@@ -275,9 +277,10 @@ impl<F: Format> FileReader<F> {
                 self.errors.bad_line(source, position, line, malformed, format, out)?;
             }
             block.at = next;
+            lines += 1;
         }
         set_position(&mut self.lanes[self.turn], block.base + block.at as u64);
-        Ok(())
+        Ok(lines)
     }
 }
 
@@ -468,10 +471,9 @@ impl<F: Format> SourceReader for FileReader<F> {
                 Filled::Ended => return Ok(Polled::End),
             }
         }
-        let before = out.remaining();
-        self.emit(out, before.saturating_sub(allowance))?;
+        let lines = self.emit(out, allowance)?;
         if let Some(limiter) = &mut self.limiter {
-            limiter.took(before - out.remaining());
+            limiter.took(lines);
         }
         Ok(Polled::More)
     }

@@ -146,7 +146,8 @@ impl Graph {
                 Partitioning::Forward => Wiring::OneToOne,
                 _ => Wiring::AllToAll,
             };
-            edges.push(EdgePlan { from, to, input: draft.input, wiring });
+            let (operator, input) = (draft.from, draft.input);
+            edges.push(EdgePlan { from, operator, to, input, wiring });
         }
         let default = inner.default_parallelism();
         let tasks = std::mem::take(&mut inner.tasks);

@@ -286,9 +286,9 @@ impl<T: Record, P: Pipe<Out = T>> Stream<T, P> {
         router: impl Fn(u32, &Io) -> R + Clone + Send + 'static,
     ) {
         self.close(move |io| {
-            let senders = io.take_output(edge)?;
-            let router = router(senders.len() as u32, io);
-            Ok(EdgeWriter::new(senders, router, io.context.clone()))
+            let outlet = io.take_output(edge)?;
+            let router = router(outlet.channels.len() as u32, io);
+            Ok(EdgeWriter::new(outlet, router, io.context.clone()))
         });
     }
 
@@ -321,8 +321,8 @@ pub(crate) fn head_stream<O: OperatorFactory>(
 pub(crate) fn collectors<T: Record>(io: &mut Io, taps: &Taps) -> Result<Vec<Collector<T>>> {
     let mut out: Vec<Collector<T>> = Vec::new();
     for edge in taps.edges() {
-        let senders = io.take_output(edge)?;
-        out.push(Box::new(EdgeWriter::<T, _>::new(senders, ForwardRouter, io.context.clone())));
+        let outlet = io.take_output(edge)?;
+        out.push(Box::new(EdgeWriter::<T, _>::new(outlet, ForwardRouter, io.context.clone())));
     }
     Ok(out)
 }

@@ -13,7 +13,7 @@
 //!   C2  Records of one batch have one type: an edge is typed at both ends by the API.
 //!   C3  Bytes that came from outside are checked (`decode`, then `check`) before `get`.
 
-use crate::buffer::{ALIGN, Buffer};
+use crate::buffer::{ALIGN, BUFFER_BYTES, Buffer};
 use crate::error::{Error, Result};
 use crate::record::{Encoder, Record};
 use crate::time::{Micros, Timestamp};
@@ -21,6 +21,11 @@ use std::marker::PhantomData;
 
 /// Bytes of metadata per record.
 pub const META: usize = 24;
+
+/// What so many bytes in a dedicated buffer count for against a channel's credits.
+pub const fn credits(bytes: usize) -> usize {
+    bytes.div_ceil(BUFFER_BYTES)
+}
 
 /// The record does not fit into what is left of the buffer; nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +164,13 @@ impl Batch {
     #[inline]
     pub fn born_at(&self) -> Micros {
         self.born_at
+    }
+
+    /// What it counts for against a channel's credits: 1 in a pooled buffer, in a dedicated one as
+    /// many as its bytes would fill.
+    #[inline]
+    pub fn credits(&self) -> usize {
+        if self.buffer.is_pooled() { 1 } else { credits(self.bytes_used()) }
     }
 
     /// Gives the buffer back for reuse.

@@ -11,9 +11,8 @@ pub const BUFFER_BYTES: usize = 32 * 1024;
 /// The strongest alignment of an archive.
 pub const ALIGN: usize = 16;
 
-#[derive(Clone, Copy)]
-#[repr(C, align(16))]
-struct Block([u8; ALIGN]);
+/// Sixteen bytes. An integer, because zeros of that come from the system.
+type Block = u128;
 
 const _: () = assert!(size_of::<Block>() == ALIGN && align_of::<Block>() == ALIGN);
 const _: () = assert!(BUFFER_BYTES.is_multiple_of(ALIGN));
@@ -29,9 +28,10 @@ impl Buffer {
         Self::with_bytes(BUFFER_BYTES)
     }
 
-    /// A buffer of at least `bytes`, rounded up to [`ALIGN`].
+    /// A buffer of at least `bytes`, rounded up to [`ALIGN`]. Of a large one, only what is written
+    /// to takes memory: its zeros come from the system.
     pub fn with_bytes(bytes: usize) -> Self {
-        Buffer { blocks: vec![Block([0; ALIGN]); bytes.div_ceil(ALIGN)].into_boxed_slice() }
+        Buffer { blocks: vec![0; bytes.div_ceil(ALIGN)].into_boxed_slice() }
     }
 
     /// Length in bytes.

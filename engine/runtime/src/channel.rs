@@ -1,18 +1,25 @@
 //! A channel between two subtasks of one process: a ring of elements one way, emptied buffers
 //! the other way.
 //!
+//! Memory is counted in *credits*: a pooled buffer is one, a dedicated buffer for a large record as
+//! many as its bytes would fill (of its rest, no page is ever touched).
+//!
 //! Invariants
-//!   H1  A channel has `credits` pooled buffers, allocated on first use; each is in exactly one
-//!       place: free at the sender, being written, queued, being read, or on its way back.
-//!   H2  `has_credit` is false only while all of them are in use: the sender waits for nothing else.
-//!   H3  Beyond the credits a sender may use overdraft buffers, at most `overdraft`; as many are
-//!       dropped when they come back.
-//!   H4  The ring has room for every buffer and `CONTROL_SLOTS` control elements; a control
-//!       element that finds it full waits at the sender, in order.
+//!   H1  Every buffer is in exactly one place: free at the sender, or in use: being written, queued,
+//!       being read, or on its way back. `in_use` is the credits of the latter. Pooled buffers are
+//!       allocated on first use; at most `credits` of them are kept.
+//!   H2  `has_credit` is false only while `credits` or more are in use: the sender waits for nothing
+//!       else.
+//!   H3  A sender may go beyond its credits. It is asked to stop, between two records, when twice as
+//!       many are in use (`has_room`); one record may expand further, up to `overdraft` in all.
+//!       Buffers beyond the credits are dropped when the consumer has read them.
+//!   H4  The ring has room for as many batches as there are credits, and for `CONTROL_SLOTS` control
+//!       elements; an element that finds it full waits at the sender, in order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use tidemill_base::{Buffer, Element};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tidemill_base::{Batch, Buffer, Element};
 use tidemill_ring::{Doorbell, Receiver, Sender, ring};
 
 /// Room for watermarks, barriers and status beside the batches.
@@ -23,13 +30,25 @@ const CONTROL_SLOTS: usize = 256;
 pub struct ChannelOptions {
     /// Pooled buffers, at least 2.
     pub credits: usize,
-    /// Buffers beyond that, for one batch that expands.
+    /// Credits beyond that, for what one record expands to. Must hold the largest record.
     pub overdraft: usize,
 }
 
 impl Default for ChannelOptions {
     fn default() -> Self {
-        ChannelOptions { credits: 8, overdraft: 1016 }
+        ChannelOptions { credits: 8, overdraft: 2040 }
+    }
+}
+
+impl ChannelOptions {
+    /// Credits in use from which on a run of records ends, whatever is left of it (H3). As many
+    /// beyond the credits as there are: a run of small records then never ends for it.
+    fn room(&self) -> usize {
+        2 * self.credits
+    }
+    /// The most credits that can be in use.
+    fn limit(&self) -> usize {
+        self.credits + self.overdraft
     }
 }
 
@@ -37,11 +56,13 @@ impl Default for ChannelOptions {
 pub struct ChannelSender {
     elements: Sender<Element>,
     returned: Receiver<Buffer>,
+    /// Credits of the buffers that the consumer has dropped.
+    dropped: Arc<AtomicUsize>,
     free: Vec<Buffer>,
     /// Elements that found the ring full.
     waiting: VecDeque<Element>,
-    /// Buffers in circulation, overdraft included.
-    allocated: usize,
+    /// H1.
+    in_use: usize,
     options: ChannelOptions,
     /// The consumer's slot, if it is another one.
     doorbell: Option<Arc<Doorbell>>,
@@ -53,6 +74,7 @@ pub struct ChannelSender {
 pub struct ChannelReceiver {
     elements: Receiver<Element>,
     back: Sender<Buffer>,
+    dropped: Arc<AtomicUsize>,
     /// No barrier may overtake its batches.
     ordered: bool,
     /// The producer's slot, if it is another one.
@@ -67,64 +89,87 @@ pub fn channel(
     producer: Option<Arc<Doorbell>>,
 ) -> (ChannelSender, ChannelReceiver) {
     let (elements, elements_rx) = ring(options.credits + CONTROL_SLOTS);
-    let (back, returned) = ring(options.credits + options.overdraft);
+    let (back, returned) = ring(options.credits);
+    let dropped = Arc::new(AtomicUsize::new(0));
     let sender = ChannelSender {
         elements,
         returned,
+        dropped: dropped.clone(),
         free: Vec::with_capacity(options.credits),
         waiting: VecDeque::new(),
-        allocated: 0,
+        in_use: 0,
         options,
         doorbell: consumer,
         #[cfg(any(debug_assertions, feature = "check"))]
         checker: Default::default(),
     };
-    (sender, ChannelReceiver { elements: elements_rx, back, ordered: false, doorbell: producer })
+    let (elements, doorbell) = (elements_rx, producer);
+    (sender, ChannelReceiver { elements, back, dropped, ordered: false, doorbell })
 }
 
 impl ChannelSender {
-    /// Whether [`ChannelSender::take_buffer`] would return a pooled buffer.
+    /// Whether fewer credits are in use than there are, and nothing waits for the ring.
     #[inline]
     pub fn has_credit(&mut self) -> bool {
-        if self.waiting.is_empty() && !self.free.is_empty() {
+        if self.waiting.is_empty() && self.in_use < self.options.credits {
             return true;
         }
         self.flush_waiting();
         self.collect_returned();
-        self.waiting.is_empty() && (!self.free.is_empty() || self.allocated < self.options.credits)
+        self.waiting.is_empty() && self.in_use < self.options.credits
+    }
+
+    /// Whether a run of records may go on (H3).
+    pub fn has_room(&mut self) -> bool {
+        if self.in_use >= self.options.room() {
+            self.collect_returned();
+        }
+        self.in_use < self.options.room()
     }
 
     fn collect_returned(&mut self) {
         while let Some(buffer) = self.returned.try_pop() {
-            if self.allocated > self.options.credits {
-                self.allocated -= 1;
-            } else {
-                self.free.push(buffer);
-            }
+            self.give_back(buffer);
+        }
+        if self.dropped.load(Ordering::Relaxed) != 0 {
+            self.in_use -= self.dropped.swap(0, Ordering::Acquire);
         }
     }
 
-    /// A buffer to write into; beyond the credits an overdraft one, `None` when that is used up.
+    /// A pooled buffer to write into, beyond the credits too; `None` at the limit (H3).
     pub fn take_buffer(&mut self) -> Option<Buffer> {
-        if self.free.is_empty() {
+        if self.free.is_empty() || self.in_use >= self.options.limit() {
             self.collect_returned();
         }
-        self.free.pop().or_else(|| {
-            (self.allocated < self.options.credits + self.options.overdraft).then(|| {
-                self.allocated += 1;
-                Buffer::pooled()
-            })
-        })
+        if self.in_use >= self.options.limit() {
+            return None;
+        }
+        self.in_use += 1;
+        Some(self.free.pop().unwrap_or_else(Buffer::pooled))
     }
 
-    /// Puts an unused buffer back.
+    /// Takes the credits of a dedicated buffer of so many bytes; false at the limit (H3).
+    pub fn take_credits(&mut self, bytes: usize) -> bool {
+        self.collect_returned();
+        let in_use = self.in_use + tidemill_base::batch::credits(bytes);
+        let taken = in_use <= self.options.limit();
+        if taken {
+            self.in_use = in_use;
+        }
+        taken
+    }
+
+    /// Puts a pooled buffer back that is no longer in use. It is kept, unless there are enough.
     pub fn give_back(&mut self, buffer: Buffer) {
-        self.free.push(buffer);
+        self.in_use -= 1;
+        if self.free.len() + self.in_use < self.options.credits {
+            self.free.push(buffer);
+        }
     }
 
-    /// Buffers that a sender may hold beyond its credits.
-    pub fn overdraft(&self) -> usize {
-        self.options.overdraft
+    /// The most bytes that can be on their way.
+    pub fn bytes_max(&self) -> usize {
+        self.options.limit() * tidemill_base::BUFFER_BYTES
     }
 
     /// Sends an element. Never fails and never waits: a full ring keeps it here, in order.
@@ -186,12 +231,20 @@ impl ChannelReceiver {
         self.elements.drain_into(inbox)
     }
 
-    /// Gives a buffer back to the producer; a dedicated one is dropped.
-    pub fn recycle(&mut self, buffer: Buffer) {
-        if buffer.is_pooled()
-            && self.back.try_push(buffer).is_ok()
-            && let Some(doorbell) = &self.doorbell
-        {
+    /// Gives the credits of a batch that has been read back to the producer: a pooled buffer goes
+    /// back itself, unless there are enough of them on the way; others are dropped here and now.
+    pub fn recycle(&mut self, batch: Batch) {
+        let (credits, buffer) = (batch.credits(), batch.into_buffer());
+        let rest = if buffer.is_pooled() {
+            self.back.try_push(buffer).err().map(|full| full.0)
+        } else {
+            Some(buffer)
+        };
+        if let Some(buffer) = rest {
+            drop(buffer);
+            self.dropped.fetch_add(credits, Ordering::Release);
+        }
+        if let Some(doorbell) = &self.doorbell {
             doorbell.ring();
         }
     }
@@ -201,3 +254,6 @@ impl ChannelReceiver {
         self.elements.is_disconnected()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,10 +22,18 @@ pub struct Io {
     pub context: Context,
     /// Channels to read, each with the operator's input.
     pub inputs: Vec<(usize, ChannelReceiver)>,
-    /// Channels to write, by edge, one a consumer subtask.
-    pub outputs: BTreeMap<usize, Vec<ChannelSender>>,
+    /// Channels to write, by edge.
+    pub outputs: BTreeMap<usize, Outlet>,
     /// Stable ids of the job's operators, by number.
     pub operator_ids: Arc<[u64]>,
+}
+
+/// The channels of one edge that a subtask writes to.
+pub struct Outlet {
+    /// The operator whose records they carry, for messages.
+    pub operator: Arc<str>,
+    /// One a consumer subtask.
+    pub channels: Vec<ChannelSender>,
 }
 
 impl Io {
@@ -37,7 +45,7 @@ impl Io {
         })
     }
     /// The channels of an edge.
-    pub fn take_output(&mut self, edge: usize) -> Result<Vec<ChannelSender>> {
+    pub fn take_output(&mut self, edge: usize) -> Result<Outlet> {
         let name = &self.context.info.task_name;
         self.outputs
             .remove(&edge)
@@ -74,6 +82,8 @@ pub enum Wiring {
 pub struct EdgePlan {
     /// Producing task.
     pub from: usize,
+    /// Number of the operator whose records it carries.
+    pub operator: usize,
     /// Consuming task.
     pub to: usize,
     /// Input of the consuming operator.
@@ -112,7 +122,7 @@ pub struct Blueprint {
     /// Names of its operators, head first.
     pub operators: Vec<String>,
     inputs: Vec<(usize, ChannelReceiver)>,
-    outputs: BTreeMap<usize, Vec<ChannelSender>>,
+    outputs: BTreeMap<usize, Outlet>,
     operator_ids: Arc<[u64]>,
     restored: Option<Arc<Restored>>,
     place: StatePlace,
@@ -176,10 +186,11 @@ pub fn deploy(
     options: &DeployOptions,
 ) -> Result<Vec<Vec<Blueprint>>> {
     let mut inputs: BTreeMap<(usize, u32), Vec<(usize, ChannelReceiver)>> = BTreeMap::new();
-    let mut outputs: BTreeMap<(usize, u32), BTreeMap<usize, Vec<ChannelSender>>> = BTreeMap::new();
+    let mut outputs: BTreeMap<(usize, u32), BTreeMap<usize, Outlet>> = BTreeMap::new();
     for (number, edge) in plan.edges.iter().enumerate() {
         let producers = plan.tasks[edge.from].parallelism;
         let consumers = plan.tasks[edge.to].parallelism;
+        let operator: Arc<str> = plan.operator_names[edge.operator].as_str().into();
         for producer in 0..producers {
             let mine = match edge.wiring {
                 Wiring::OneToOne => producer..producer + 1,
@@ -193,7 +204,8 @@ pub fn deploy(
                     rx.keep_order();
                 }
                 let ends = outputs.entry((edge.from, producer)).or_default();
-                ends.entry(number).or_default().push(tx);
+                let fresh = || Outlet { operator: operator.clone(), channels: Vec::new() };
+                ends.entry(number).or_insert_with(fresh).channels.push(tx);
                 inputs.entry((edge.to, consumer)).or_default().push((edge.input, rx));
             }
         }

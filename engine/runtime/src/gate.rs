@@ -187,7 +187,7 @@ impl Gate {
     /// Gives a delivered batch's buffer back to its channel.
     pub fn recycle(&mut self, channel: ChannelId, batch: Batch) {
         if let Some(channel) = channel.0 {
-            self.channels[channel].receiver.recycle(batch.into_buffer());
+            self.channels[channel].receiver.recycle(batch);
         }
     }
 

@@ -25,14 +25,16 @@ pub trait Operator: 'static {
     /// What it emits.
     type Out: Record;
 
-    /// Takes the records `range` of a batch of input `input`.
+    /// Takes the records `range` of a batch of input `input`, in order; returns where it stopped:
+    /// at the end of the range, or behind the record after which the outputs had no
+    /// [room](Stage::room).
     fn records<S: Stage<Self::Out>>(
         &mut self,
         input: usize,
         batch: &Batch,
         range: Range<usize>,
         out: &mut S,
-    ) -> Result<()>;
+    ) -> Result<usize>;
 
     /// The merged watermark has advanced. It is sent on when the work is done.
     fn watermark<S: Stage<Self::Out>>(&mut self, _: Timestamp, _: &mut S) -> Result<Flow> {
@@ -102,11 +104,15 @@ impl<T: Record> Operator for PassThrough<T> {
         batch: &Batch,
         range: Range<usize>,
         out: &mut S,
-    ) -> Result<()> {
+    ) -> Result<usize> {
+        let end = range.end;
         for i in range {
             let (view, timestamp, _) = batch.get::<T>(i);
             out.push(view, timestamp);
+            if !out.room() {
+                return Ok(i + 1);
+            }
         }
-        Ok(())
+        Ok(end)
     }
 }

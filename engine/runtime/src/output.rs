@@ -6,18 +6,29 @@
 //!   O2  A record is in exactly one lane, except on broadcast edges, where it is in all.
 //!   O3  Nothing follows the end: a finished task that acknowledges a checkpoint sends no barrier,
 //!       its consumers count it as arrived.
+//!   O4  Once a lane is without room, `room` is false until the outputs are writable again.
 
 use crate::blame::Blame;
 use crate::channel::ChannelSender;
 use crate::context::{Context, owner};
+use crate::deploy::Outlet;
 use crate::stage::{Control, Stage};
 use std::marker::PhantomData;
+use std::sync::Arc;
+use tidemill_base::batch::{Full, META};
+use tidemill_base::buffer::ALIGN;
 use tidemill_base::hash::key_group;
 use tidemill_base::metrics::Counter;
 use tidemill_base::{BatchBuilder, Buffer, Element, Error, Key, Micros, Record, Result, Timestamp};
 
-/// The largest record, in bytes; a larger one fails the job.
+/// The largest record, in bytes of its archive; a larger one fails the job.
 pub const RECORD_BYTES_MAX: usize = 16 << 20;
+
+/// A buffer that holds the largest record, and nothing else.
+const LARGE_BYTES_MAX: usize = RECORD_BYTES_MAX + META.next_multiple_of(ALIGN);
+
+/// How far a record that is too large is measured, for the message.
+const MEASURE_BYTES_MAX: usize = 64 << 20;
 
 /// Records wait at most this long in a partly filled buffer.
 pub const BUFFER_TIMEOUT_US: Micros = 1_000;
@@ -126,16 +137,22 @@ pub struct EdgeWriter<T, R> {
     lanes: Vec<Lane>,
     router: R,
     context: Context,
+    /// The operator whose records these are, for messages.
+    operator: Arc<str>,
+    /// O4.
+    room: bool,
     flushed_at: Micros,
     ended: bool,
     record: PhantomData<fn(T)>,
 }
 
 impl<T: Record, R: Router<T>> EdgeWriter<T, R> {
-    /// Writes to `senders`, one a consumer subtask.
-    pub fn new(senders: Vec<ChannelSender>, router: R, context: Context) -> Self {
-        let lanes = senders.into_iter().map(|sender| Lane { sender, builder: None }).collect();
-        EdgeWriter { lanes, router, context, flushed_at: 0, ended: false, record: PhantomData }
+    /// Writes to the channels of `outlet`, one a consumer subtask.
+    pub fn new(outlet: Outlet, router: R, context: Context) -> Self {
+        let Outlet { operator, channels } = outlet;
+        let lanes = channels.into_iter().map(|sender| Lane { sender, builder: None }).collect();
+        let (room, flushed_at, ended, record) = (true, 0, false, PhantomData);
+        EdgeWriter { lanes, router, context, operator, room, flushed_at, ended, record }
     }
 
     #[inline(always)]
@@ -153,34 +170,68 @@ impl<T: Record, R: Router<T>> EdgeWriter<T, R> {
     fn push_fresh(&mut self, lane: usize, view: T::View<'_>, timestamp: Timestamp, hash: u64) {
         self.seal(lane);
         let now = self.context.time.now();
-        let Some(buffer) = self.lanes[lane].sender.take_buffer() else {
-            let limit = self.lanes[lane].sender.overdraft();
-            return self.context.failure.set(Error::job(format!(
-                "task '{}': one record expanded to more than {limit} buffers of output; \
-                 emit less per input record, or split the work over several operators",
-                self.context.info.task_name
-            )));
+        let sender = &mut self.lanes[lane].sender;
+        let Some(buffer) = sender.take_buffer() else {
+            return self.context.failure.set(self.expanded(lane));
         };
         let mut builder = BatchBuilder::born_at(buffer, now);
         if builder.push::<T>(view, timestamp, hash).is_ok() {
             self.lanes[lane].builder = Some(builder);
-            return;
+        } else {
+            sender.give_back(builder.seal().into_buffer());
+            match self.dedicated(lane, view, timestamp, hash) {
+                Ok(builder) => self.lanes[lane].builder = Some(builder),
+                Err(error) => return self.context.failure.set(error),
+            }
+            self.seal(lane);
         }
-        // A record larger than a buffer travels alone in a dedicated one.
-        self.lanes[lane].sender.give_back(builder.seal().into_buffer());
+        self.room &= self.lanes[lane].sender.has_room();
+    }
+
+    /// A record larger than a buffer travels alone in a dedicated one.
+    #[cold]
+    fn dedicated(
+        &mut self,
+        lane: usize,
+        view: T::View<'_>,
+        timestamp: Timestamp,
+        hash: u64,
+    ) -> Result<BatchBuilder> {
+        let now = self.context.time.now();
         let mut bytes = tidemill_base::BUFFER_BYTES;
-        while bytes <= RECORD_BYTES_MAX {
-            bytes *= 2;
+        while bytes < LARGE_BYTES_MAX {
+            bytes = LARGE_BYTES_MAX.min(2 * bytes);
             let mut builder = BatchBuilder::born_at(Buffer::with_bytes(bytes), now);
             if builder.push::<T>(view, timestamp, hash).is_ok() {
-                self.lanes[lane].builder = Some(builder);
-                return self.seal(lane);
+                let taken = self.lanes[lane].sender.take_credits(builder.bytes_used());
+                return if taken { Ok(builder) } else { Err(self.expanded(lane)) };
             }
         }
-        self.context.failure.set(Error::job(format!(
-            "task '{}': a record is larger than {RECORD_BYTES_MAX} bytes (max_record_bytes)",
-            self.context.info.task_name
-        )));
+        Err(self.too_large(view))
+    }
+
+    #[cold]
+    fn expanded(&self, lane: usize) -> Error {
+        Error::job(format!(
+            "operator '{}' expanded one record to more than {} MiB of output; emit less for each \
+             input record, or split the work over several operators",
+            self.operator,
+            self.lanes[lane].sender.bytes_max() >> 20
+        ))
+    }
+
+    #[cold]
+    fn too_large(&self, view: T::View<'_>) -> Error {
+        let mut builder = BatchBuilder::new(Buffer::with_bytes(MEASURE_BYTES_MAX));
+        let size = match builder.push::<T>(view, 0, 0) {
+            Ok(()) => (builder.bytes_used() - META).to_string(),
+            Err(Full) => format!("more than {MEASURE_BYTES_MAX}"),
+        };
+        Error::job(format!(
+            "operator '{}' emitted a record of {size} bytes, the largest that can be sent has \
+             {RECORD_BYTES_MAX} (max_record_bytes): split it, or store it elsewhere and send where",
+            self.operator
+        ))
     }
 
     fn seal(&mut self, lane: usize) {
@@ -249,7 +300,14 @@ impl<T: Record, R: Router<T>> Stage<T> for EdgeWriter<T, R> {
         if self.context.time.now() >= self.flushed_at + BUFFER_TIMEOUT_US {
             self.seal_all();
         }
-        self.lanes.iter_mut().all(|lane| lane.sender.has_credit())
+        let writable = self.lanes.iter_mut().all(|lane| lane.sender.has_credit());
+        self.room |= writable;
+        writable
+    }
+
+    #[inline(always)]
+    fn room(&self) -> bool {
+        self.room
     }
 }
 

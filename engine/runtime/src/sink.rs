@@ -142,4 +142,9 @@ impl<T: Record, W: SinkWriter<T>> Stage<T> for SinkStage<T, W> {
     fn writable(&mut self) -> bool {
         true
     }
+
+    #[inline(always)]
+    fn room(&self) -> bool {
+        true
+    }
 }

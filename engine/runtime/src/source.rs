@@ -101,7 +101,8 @@ pub trait Emit<T: Record> {
     fn active(&mut self, split: usize);
     /// The split has ended.
     fn split_ended(&mut self, split: usize);
-    /// Records that the reader may still emit in this poll.
+    /// Records that the reader may still emit in this poll. Ask before each: it drops to 0 once
+    /// large records have filled the outputs.
     fn remaining(&self) -> usize;
     /// Microseconds on the engine's clock.
     fn now(&self) -> Micros;
@@ -278,7 +279,7 @@ impl<T: Record, S: Stage<T>, A: Assigner<T>> Emit<T> for Output<'_, T, S, A> {
     }
     #[inline(always)]
     fn remaining(&self) -> usize {
-        self.budget.saturating_sub(self.emitted)
+        if self.chain.room() { self.budget.saturating_sub(self.emitted) } else { 0 }
     }
     fn now(&self) -> Micros {
         self.now

@@ -48,4 +48,9 @@ pub trait Stage<T: Record>: 'static {
 
     /// Whether every output has a free buffer; the task takes records only then.
     fn writable(&mut self) -> bool;
+
+    /// Whether the outputs have room for more records of the run at hand. What takes records asks
+    /// behind each: false once what was pushed has gone far beyond the credits, until the outputs
+    /// are writable again.
+    fn room(&self) -> bool;
 }

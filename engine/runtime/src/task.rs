@@ -12,6 +12,8 @@
 //!       knows that it has finished.
 //!   T4  An epoch triggered while the task runs and still pending when its last input ends is
 //!       acknowledged at the end.
+//!   T5  A run of records ends behind the record that leaves an output without room (channel.rs,
+//!       H3), so that what is in flight is bounded in bytes, whatever the size of records.
 
 mod operator_task;
 

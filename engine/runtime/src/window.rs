@@ -111,7 +111,7 @@ where
         batch: &Batch,
         range: Range<usize>,
         out: &mut S,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         each!(self, o => o.records(batch, range, out))
     }
 

@@ -32,6 +32,9 @@ impl Stage<String> for Late {
     fn writable(&mut self) -> bool {
         true
     }
+    fn room(&self) -> bool {
+        true
+    }
 }
 
 /// The line is its event time.

@@ -135,8 +135,8 @@ where
         batch: &Batch,
         range: Range<usize>,
         out: &mut S,
-    ) -> Result<()> {
-        let now = self.now();
+    ) -> Result<usize> {
+        let (now, end) = (self.now(), range.end);
         if self.ttl.is_some() {
             self.expire(now);
         }
@@ -173,8 +173,11 @@ where
                 });
                 blame.clear();
             }
+            if !out.room() {
+                return Ok(i + 1);
+            }
         }
-        Ok(())
+        Ok(end)
     }
 
     fn watermark<S: Stage<J::Out>>(&mut self, w: Timestamp, _: &mut S) -> Result<Flow> {

@@ -182,11 +182,11 @@ where
         batch: &Batch,
         range: Range<usize>,
         out: &mut S,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         self.left.drain();
         self.right.drain();
         let (matching, pairing, watermark) = (self.matching, &mut self.pairing, self.watermark);
-        let mut late = 0;
+        let (mut late, mut next) = (0, range.end);
         for i in range {
             let on_time = if input == 0 {
                 let (view, at, hash) = batch.get::<A>(i);
@@ -224,11 +224,15 @@ where
                 on_time
             };
             late += u64::from(!on_time);
+            if !out.room() {
+                next = i + 1;
+                break;
+            }
         }
         if late > 0 {
             self.context.metrics.late_dropped.add(late);
         }
-        Ok(())
+        Ok(next)
     }
 
     fn watermark<S: Stage<J::Out>>(&mut self, w: Timestamp, _: &mut S) -> Result<Flow> {

@@ -295,8 +295,9 @@ where
         batch: &Batch,
         range: Range<usize>,
         out: &mut S,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         self.host.start_run(batch, range.clone(), input == 0);
+        let end = range.end;
         if input == 0 {
             for i in range {
                 let (view, timestamp, hash) = batch.get::<I>(i);
@@ -306,6 +307,9 @@ where
                 let (store, mut cx) = self.host.enter(hash, key, timestamp, &mut *out);
                 self.logic.process(view, &store.map, &mut cx);
                 blame.clear();
+                if !self.host.room(out) {
+                    return Ok(i + 1);
+                }
             }
         } else {
             for i in range {
@@ -315,7 +319,7 @@ where
                 blame.clear();
             }
         }
-        Ok(())
+        Ok(end)
     }
 
     host_operator!(L::Out);

@@ -73,9 +73,9 @@ where
         batch: &Batch,
         range: Range<usize>,
         out: &mut S,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         self.host.start_run(batch, range.clone(), true);
-        let logic = &mut self.logic;
+        let (logic, end) = (&mut self.logic, range.end);
         if input == 0 {
             for i in range {
                 let (view, timestamp, hash) = batch.get::<A>(i);
@@ -85,6 +85,9 @@ where
                 let (_, mut cx) = self.host.enter(hash, key, timestamp, &mut *out);
                 logic.function.process1(&mut logic.state, view, &mut cx);
                 blame.clear();
+                if !self.host.room(out) {
+                    return Ok(i + 1);
+                }
             }
         } else {
             for i in range {
@@ -95,9 +98,12 @@ where
                 let (_, mut cx) = self.host.enter(hash, key, timestamp, &mut *out);
                 logic.function.process2(&mut logic.state, view, &mut cx);
                 blame.clear();
+                if !self.host.room(out) {
+                    return Ok(i + 1);
+                }
             }
         }
-        Ok(())
+        Ok(end)
     }
 
     host_operator!(P::Out);
@@ -138,7 +144,8 @@ where
         batch: &Batch,
         range: Range<usize>,
         out: &mut S,
-    ) -> Result<()> {
+    ) -> Result<usize> {
+        let end = range.end;
         for i in range {
             let (watermark, context, sides) = (self.watermark, &self.context, &mut self.sides);
             let timestamp = batch.timestamp(i);
@@ -154,8 +161,11 @@ where
                 (self.second)(view, &mut cx);
                 blame.clear();
             }
+            if !(out.room() && self.sides.room()) {
+                return Ok(i + 1);
+            }
         }
-        Ok(())
+        Ok(end)
     }
 
     fn watermark<S: Stage<O>>(&mut self, w: Timestamp, _: &mut S) -> Result<Flow> {

@@ -185,6 +185,9 @@ impl<K: Key, St: Store<K>> Host<K, St> {
             let mut cx = ProcessContext { key, hash, timestamp, services, out: &mut *out };
             on_timer(&mut self.store, Timer { time, kind }, &mut cx);
             blame.clear();
+            if !(out.room() && self.services.sides.room()) {
+                break;
+            }
         }
         self.context.failure.check()?;
         Ok(Flow::More)
@@ -210,6 +213,12 @@ impl<K: Key, St: Store<K>> Host<K, St> {
     /// Passes a control element to the side outputs.
     pub fn side_control(&mut self, control: Control) -> Result<()> {
         self.services.sides.control(control)
+    }
+
+    /// Whether `out` and the side outputs have room for more of the run at hand.
+    #[inline(always)]
+    pub fn room<O: Record>(&self, out: &impl Stage<O>) -> bool {
+        out.room() && self.services.sides.room()
     }
 
     /// Whether the side outputs have free buffers.

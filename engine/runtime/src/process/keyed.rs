@@ -176,8 +176,9 @@ where
         batch: &Batch,
         range: Range<usize>,
         out: &mut S,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         self.host.start_run(batch, range.clone(), true);
+        let end = range.end;
         for i in range {
             let (view, timestamp, hash) = batch.get::<I>(i);
             let view = I::shorten(view);
@@ -186,8 +187,11 @@ where
             let (store, mut cx) = self.host.enter(hash, key, timestamp, &mut *out);
             self.logic.process(store, view, &mut cx);
             blame.clear();
+            if !self.host.room(out) {
+                return Ok(i + 1);
+            }
         }
-        Ok(())
+        Ok(end)
     }
 
     host_operator!(L::Out);

@@ -114,4 +114,9 @@ where
     fn writable(&mut self) -> bool {
         self.tail.writable() && self.sides.writable()
     }
+
+    #[inline]
+    fn room(&self) -> bool {
+        self.tail.room() && self.sides.room()
+    }
 }

@@ -74,7 +74,8 @@ where
         batch: &Batch,
         range: Range<usize>,
         out: &mut S,
-    ) -> Result<()> {
+    ) -> Result<usize> {
+        let end = range.end;
         let Rolling { table, fold, selector, .. } = self;
         for i in range.clone() {
             let (view, _, hash) = batch.get::<I>(i);
@@ -101,8 +102,11 @@ where
                 out.push((K::shorten(key), A::Out::shorten(value)), timestamp);
             });
             blame.clear();
+            if !out.room() {
+                return Ok(i + 1);
+            }
         }
-        Ok(())
+        Ok(end)
     }
 }
 
@@ -126,7 +130,8 @@ where
         batch: &Batch,
         range: Range<usize>,
         out: &mut S,
-    ) -> Result<()> {
+    ) -> Result<usize> {
+        let last = range.end;
         let Some(table) = self.table.heap_mut() else {
             return self.records_on_disk(batch, range, out);
         };
@@ -152,8 +157,11 @@ where
                 out.push((K::shorten(key), A::Out::shorten(value)), timestamp);
             });
             blame.clear();
+            if !out.room() {
+                return Ok(i + 1);
+            }
         });
-        Ok(())
+        Ok(last)
     }
 
     fn watermark<S: Stage<(K, A::Out)>>(&mut self, w: Timestamp, _: &mut S) -> Result<Flow> {

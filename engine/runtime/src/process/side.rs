@@ -41,6 +41,7 @@ impl<T> fmt::Debug for SideTag<T> {
 trait AnySide {
     fn control(&mut self, control: Control) -> Result<()>;
     fn writable(&mut self) -> bool;
+    fn room(&self) -> bool;
     fn as_any(&mut self) -> &mut dyn Any;
 }
 
@@ -50,6 +51,9 @@ impl<T: Record> AnySide for Tee<T> {
     }
     fn writable(&mut self) -> bool {
         Stage::writable(self)
+    }
+    fn room(&self) -> bool {
+        Stage::room(self)
     }
     fn as_any(&mut self) -> &mut dyn Any {
         self
@@ -93,5 +97,11 @@ impl SideOutputs {
     #[inline]
     pub fn writable(&mut self) -> bool {
         self.sides.iter_mut().all(|(_, s)| s.writable())
+    }
+
+    /// Whether all have room for more of the run at hand; see [`Stage::room`].
+    #[inline]
+    pub fn room(&self) -> bool {
+        self.sides.iter().all(|(_, s)| s.room())
     }
 }

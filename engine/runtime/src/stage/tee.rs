@@ -20,6 +20,9 @@ impl<T: Record> Stage<T> for Collector<T> {
     fn writable(&mut self) -> bool {
         (**self).writable()
     }
+    fn room(&self) -> bool {
+        (**self).room()
+    }
 }
 
 /// Copies a stream to each of its consumers.
@@ -48,5 +51,8 @@ impl<T: Record> Stage<T> for Tee<T> {
     }
     fn writable(&mut self) -> bool {
         self.outputs.iter_mut().all(Stage::writable)
+    }
+    fn room(&self) -> bool {
+        self.outputs.iter().all(Stage::room)
     }
 }

@@ -47,9 +47,13 @@ where
     fn writable(&mut self) -> bool {
         self.tail.writable()
     }
+    #[inline(always)]
+    fn room(&self) -> bool {
+        self.tail.room()
+    }
 }
 
-/// Records that a filter gathers before it passes them on.
+/// The most records that a filter gathers before it passes them on.
 const FILTER_RUN: usize = 64;
 
 /// `filter`: drops records for which the function says false.
@@ -64,6 +68,8 @@ pub struct FilterStage<T, F, S> {
     /// Kept records; those from `kept` on are leftovers.
     run: Vec<(T, Timestamp)>,
     kept: usize,
+    /// Records to gather: back to one when what they became left an output without room.
+    pace: usize,
 }
 
 impl<T, F, S> FilterStage<T, F, S>
@@ -75,7 +81,7 @@ where
     /// The filter at place `operator` of its chain.
     pub fn new(operator: u32, function: F, tail: S) -> Self {
         let run = Vec::with_capacity(if T::PLAIN { FILTER_RUN } else { 0 });
-        FilterStage { operator, function, tail, run, kept: 0 }
+        FilterStage { operator, function, tail, run, kept: 0, pace: 1 }
     }
 
     /// What is behind it.
@@ -91,8 +97,9 @@ where
             None => self.run.push(record),
         }
         self.kept += usize::from(keep);
-        if self.kept == FILTER_RUN {
+        if self.kept == self.pace {
             self.pass_on();
+            self.pace = if self.tail.room() { FILTER_RUN.min(2 * self.pace) } else { 1 };
         }
     }
 
@@ -132,6 +139,10 @@ where
     }
     fn writable(&mut self) -> bool {
         self.tail.writable()
+    }
+    #[inline(always)]
+    fn room(&self) -> bool {
+        self.tail.room()
     }
 }
 
@@ -177,6 +188,10 @@ where
     fn writable(&mut self) -> bool {
         self.tail.writable()
     }
+    #[inline(always)]
+    fn room(&self) -> bool {
+        self.tail.room()
+    }
 }
 
 /// `inspect`: looks at records and passes them on.
@@ -219,6 +234,10 @@ where
     }
     fn writable(&mut self) -> bool {
         self.tail.writable()
+    }
+    #[inline(always)]
+    fn room(&self) -> bool {
+        self.tail.room()
     }
 }
 
@@ -283,5 +302,9 @@ where
     }
     fn writable(&mut self) -> bool {
         self.tail.writable()
+    }
+    #[inline(always)]
+    fn room(&self) -> bool {
+        self.tail.room()
     }
 }

@@ -126,12 +126,13 @@ impl<O: Operator, S: Stage<O::Out>> OperatorTask<O, S> {
             }
             let end = held.batch.len().min(held.next + RUN_RECORDS);
             let range = held.next..end;
-            self.operator.records(held.input, &held.batch, range, &mut self.chain)?;
+            let next = self.operator.records(held.input, &held.batch, range, &mut self.chain)?;
+            debug_assert!((held.next + 1..=end).contains(&next), "T5: {next} of {end}");
             self.chain.end_run();
             self.context.failure.check()?;
             worked = true;
             if let Some(held) = &mut self.held {
-                held.next = end;
+                held.next = next;
             }
             if let Some(held) = self.held.take_if(|h| h.next == h.batch.len()) {
                 let latency = self.context.time.now().saturating_sub(held.batch.born_at());

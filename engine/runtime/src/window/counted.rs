@@ -85,7 +85,8 @@ where
         batch: &Batch,
         range: Range<usize>,
         out: &mut S,
-    ) -> Result<()> {
+    ) -> Result<usize> {
+        let end = range.end;
         for i in range.clone() {
             self.keys.prefetch_index(batch.hash(i));
         }
@@ -97,8 +98,11 @@ where
             let blame = Blame::new(0, view);
             self.record(view, timestamp, hash, out);
             blame.clear();
+            if !out.room() {
+                return Ok(i + 1);
+            }
         }
-        Ok(())
+        Ok(end)
     }
 
     fn record<S: Stage<A::Out>>(

@@ -104,7 +104,8 @@ where
         batch: &Batch,
         range: Range<usize>,
         out: &mut S,
-    ) -> Result<()> {
+    ) -> Result<usize> {
+        let end = range.end;
         for i in range.clone() {
             self.keys.prefetch_index(batch.hash(i));
         }
@@ -121,8 +122,11 @@ where
             let blame = Blame::new(0, view);
             self.record(view, timestamp, at, hash, out);
             blame.clear();
+            if !out.room() {
+                return Ok(i + 1);
+            }
         }
-        Ok(())
+        Ok(end)
     }
 
     /// Adds a record, whose time is `at`, to its windows.

@@ -61,6 +61,8 @@ pub(super) struct Sliced<K: Key, T: Record, F, A: WindowFunction<K, T>> {
     /// The slices of the last records: neighbours alternate while records are out of order.
     known: [Known; 2],
     firing: Option<Firing>,
+    /// Entries to emit before the next look at the outputs.
+    pace: usize,
     late: LateOutput<T>,
     store: Store,
     types: PhantomData<fn(T)>,
@@ -99,6 +101,7 @@ where
             frontier: store.frontier()?,
             known: [UNKNOWN; 2],
             firing: None,
+            pace: 1,
             late,
             store,
             types: PhantomData,
@@ -110,10 +113,12 @@ where
         batch: &Batch,
         range: Range<usize>,
         out: &mut S,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         self.slices.step();
+        let end = range.end;
         if self.domain == Domain::ProcessingTime {
-            return self.records_by_clock(batch, range);
+            self.records_by_clock(batch, range)?;
+            return Ok(end);
         }
         let mut at = range.start;
         while at < range.end {
@@ -136,11 +141,14 @@ where
                 }
                 fate => {
                     self.add_one(batch, at, known.slice, fate, out);
+                    if !out.room() {
+                        return Ok(at + 1);
+                    }
                     at + 1
                 }
             };
         }
-        Ok(())
+        Ok(end)
     }
 
     /// Adds the records from the start of `range` on that are in `slice`; returns where they end.

@@ -9,30 +9,51 @@ use tidemill_base::{Key, Record};
 /// entries added or removed meanwhile may be met or not.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
+    /// Ids in steps of 64.
     word: usize,
+    /// Of those of the word, the ids below have been met.
+    bit: u32,
+}
+
+impl Cursor {
+    /// Of the live ids of the word at hand, those that have not been met.
+    #[inline(always)]
+    fn rest(&self, live: u64) -> Bits {
+        Bits(live & (u64::MAX << self.bit))
+    }
+
+    #[inline(always)]
+    fn next_word(&mut self) {
+        (self.word, self.bit) = (self.word + 1, 0);
+    }
 }
 
 /// Index partitions that one drain step empties; each is at most 512 KiB.
 const CLEAR_PARTS: usize = 2;
 
 impl<K: Key, V: Record> HeapTable<K, V> {
-    /// Calls `f` with the ids of at least one and about `max` entries; true at the end.
-    /// Liveness is read for 64 ids at a time.
+    /// Calls `f` with the ids of at most `max` entries (at least one); true at the end.
+    /// Liveness is read for 64 ids at a time; an empty word counts as an entry.
     #[inline(always)]
     fn walk(&mut self, cursor: &mut Cursor, max: usize, mut f: impl FnMut(&mut Self, u32)) -> bool {
-        let mut budget = max.max(1) as isize;
-        while budget > 0 {
-            let Some(&bits) = self.slab.live().get(cursor.word) else { return true };
-            for bit in Bits(bits) {
+        let mut left = max.max(1);
+        while left > 0 {
+            let Some(&live) = self.slab.live().get(cursor.word) else { return true };
+            for bit in cursor.rest(live) {
+                if left == 0 {
+                    cursor.bit = bit;
+                    return false;
+                }
                 f(self, cursor.word as u32 * 64 + bit);
+                left -= 1;
             }
-            cursor.word += 1;
-            budget -= 1 + bits.count_ones() as isize;
+            cursor.next_word();
+            left = left.saturating_sub(1);
         }
         cursor.word >= self.slab.live().len()
     }
 
-    /// Shows about `max_entries` further entries to `f`; true when all have been shown.
+    /// Shows at most `max_entries` further entries to `f`; true when all have been shown.
     pub fn scan(
         &mut self,
         cursor: &mut Cursor,
@@ -69,17 +90,22 @@ impl<K: Key, V: Record> HeapTable<K, V> {
         max_entries: usize,
         mut f: impl FnMut(u32, K::View<'_>, &V),
     ) -> bool {
-        let mut budget = max_entries.max(1) as isize;
-        while budget > 0 {
-            let Some(&bits) = self.slab.live().get(cursor.word) else { return true };
-            for bit in Bits(bits) {
+        let mut left = max_entries.max(1);
+        while left > 0 {
+            let Some(&live) = self.slab.live().get(cursor.word) else { return true };
+            for bit in cursor.rest(live) {
+                if left == 0 {
+                    cursor.bit = bit;
+                    return false;
+                }
                 let id = cursor.word as u32 * 64 + bit;
                 // SAFETY: the bit says that the entry is live.
                 let entry = unsafe { self.slab.get(id) };
                 f(id, K::load(&entry.key, &self.keys), &entry.value);
+                left -= 1;
             }
-            cursor.word += 1;
-            budget -= 1 + bits.count_ones() as isize;
+            cursor.next_word();
+            left = left.saturating_sub(1);
         }
         cursor.word >= self.slab.live().len()
     }
@@ -112,7 +138,7 @@ impl<K: Key, V: Record> HeapTable<K, V> {
         })
     }
 
-    /// Takes about `max_entries` entries out of the table; true when it is empty and clear, its
+    /// Takes at most `max_entries` entries out of the table; true when it is empty and clear, its
     /// memory ready for reuse. From the first call to the last, only `drain_scan`, `len` and
     /// snapshot calls are allowed: the index is emptied at the end, in steps, not entry by entry.
     pub fn drain_scan(

@@ -72,7 +72,7 @@ where
                 self.firing = None;
                 return Ok(Flow::Done);
             }
-            if step % TIMERS_LOOK == 0 && !out.writable() {
+            if !out.room() || (step % TIMERS_LOOK == 0 && !out.writable()) {
                 break;
             }
         }

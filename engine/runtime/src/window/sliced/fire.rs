@@ -14,7 +14,8 @@ use crate::stage::Stage;
 use tidemill_base::{Batch, Key, Record, Result, Timestamp};
 use tidemill_keyed::Cursor;
 
-/// Entries emitted between two looks at the outputs.
+/// Entries emitted between two looks at the outputs: doubled while what they become is small, back
+/// to one when it leaves an output without room.
 const EMIT_ENTRIES: usize = 128;
 
 /// Entries merged at once.
@@ -100,7 +101,9 @@ where
                         self.firing = Some(firing);
                         return Ok(Flow::More);
                     }
-                    self.work(phase, &mut firing.fired, &mut budget, out)
+                    let next = self.work(phase, &mut firing.fired, &mut budget, out);
+                    self.pace = if out.room() { EMIT_ENTRIES.min(2 * self.pace) } else { 1 };
+                    next
                 }
             };
             self.firing = Some(firing);
@@ -132,8 +135,7 @@ where
         budget: &mut usize,
         out: &mut S,
     ) -> Phase {
-        let entries =
-            if matches!(phase, Phase::Merge { .. }) { MERGE_ENTRIES } else { EMIT_ENTRIES };
+        let entries = if matches!(phase, Phase::Merge { .. }) { MERGE_ENTRIES } else { self.pace };
         *budget = budget.saturating_sub(entries);
         match phase {
             Phase::Seek => Phase::Seek,
@@ -177,7 +179,7 @@ where
     ) -> bool {
         let Some(table) = self.slices.get_mut(slice) else { return true };
         let (function, frontier) = (&mut self.function, &self.frontier);
-        table.drain_scan(cursor, EMIT_ENTRIES, |key, acc| {
+        table.drain_scan(cursor, self.pace, |key, acc| {
             if !frontier.is_split() || frontier.of(K::hash(K::shorten(key))) < window.end {
                 function.emit(key, window, &acc, window.last_timestamp(), out);
             }
@@ -193,7 +195,7 @@ where
     ) -> bool {
         let Some(table) = self.slices.get(slice) else { return true };
         let (function, frontier) = (&mut self.function, &self.frontier);
-        table.scan_ref(cursor, EMIT_ENTRIES, |hash, key, acc| {
+        table.scan_ref(cursor, self.pace, |hash, key, acc| {
             if frontier.of(hash) < window.end {
                 function.emit(key, window, acc, window.last_timestamp(), out);
             }
@@ -220,7 +222,7 @@ where
         out: &mut S,
     ) -> bool {
         let (function, frontier) = (&mut self.function, &self.frontier);
-        self.scratch.drain_scan(cursor, EMIT_ENTRIES, |key, acc| {
+        self.scratch.drain_scan(cursor, self.pace, |key, acc| {
             if !frontier.is_split() || frontier.of(K::hash(K::shorten(key))) < window.end {
                 function.emit(key, window, &acc, window.last_timestamp(), out);
             }

@@ -4,7 +4,7 @@ use crate::context::{Context, Restored, SectionId, TaskEvent, owner};
 use crate::operator::{Flow, Operator as _};
 use crate::stage::{Control, Stage};
 use crate::window::{Spec, Window, WindowFunction, WindowOperator};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -47,15 +47,15 @@ impl WindowFunction<String, Input> for Ids {
     }
 }
 
-/// Collects records; not writable on every third look.
+/// Collects records; not writable, and without room, on every third look.
 pub(super) struct Collect<T> {
     pub(super) records: Rc<RefCell<Vec<(T, Timestamp)>>>,
-    looks: u32,
+    looks: Cell<u32>,
 }
 
 impl<T> Collect<T> {
     fn new(records: &Rc<RefCell<Vec<(T, Timestamp)>>>) -> Self {
-        Collect { records: records.clone(), looks: 0 }
+        Collect { records: records.clone(), looks: Cell::new(0) }
     }
 }
 
@@ -67,8 +67,11 @@ impl<T: tidemill_base::Record> Stage<T> for Collect<T> {
         Ok(())
     }
     fn writable(&mut self) -> bool {
-        self.looks += 1;
-        !self.looks.is_multiple_of(3)
+        self.room()
+    }
+    fn room(&self) -> bool {
+        self.looks.set(self.looks.get() + 1);
+        !self.looks.get().is_multiple_of(3)
     }
 }
 
@@ -145,8 +148,9 @@ impl Driver {
             let mut at = 0;
             while at < batch.len() {
                 let end = batch.len().min(at + crate::task::RUN_RECORDS);
-                s.operator.records(0, &batch, at..end, &mut s.out).unwrap();
-                at = end;
+                let next = s.operator.records(0, &batch, at..end, &mut s.out).unwrap();
+                assert!(next > at && next <= end, "{next} of {at}..{end}");
+                at = next;
             }
         }
     }
