@@ -143,6 +143,8 @@ pub enum ToAgent {
     },
     /// Send the end of a job's log.
     Log(LogRequest),
+    /// It lives. Sent about once a second, so that an agent notices a silent JobManager.
+    Heartbeat,
     /// A job is over: its logs and files may be removed by the agent's retention.
     Forget {
         /// Which.

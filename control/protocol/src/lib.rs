@@ -16,6 +16,7 @@ pub mod auth;
 pub mod frame;
 mod ids;
 pub mod marker;
+mod settings;
 mod worker;
 
 pub use agent::{
@@ -24,6 +25,7 @@ pub use agent::{
 };
 pub use frame::{FRAME_BYTES_MAX, Frames};
 pub use ids::{AgentId, ArtifactHash, Attempt, IdError, JobId, WorkerId};
+pub use settings::WorkerSettings;
 pub use worker::{
     BarrierMode, Deployment, Peer, RestoreFrom, RunningAttempt, SlotRange, StateSettings,
     StoreSettings, SubtaskStates, TaskCounters, TaskFailure, ToWorker, WorkerSays,

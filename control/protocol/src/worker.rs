@@ -211,6 +211,8 @@ pub enum ToWorker {
         /// Of the deployment.
         attempt: Attempt,
     },
+    /// It lives. Sent about once a second, so that a worker notices a silent JobManager.
+    Heartbeat,
     /// End the process.
     Shutdown,
 }
