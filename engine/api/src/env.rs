@@ -89,6 +89,19 @@ impl Env {
         self
     }
 
+    /// How far a source may be ahead, in event time, of the slowest one that its records meet (in a
+    /// join, a union, a window); it pauses when it is further. Off by default.
+    ///
+    /// Backpressure does not bound this: where a fast source (or partition) meets a slow one, the
+    /// windows in between pile up. Choose it well above the size of the windows. Every subtask counts
+    /// by itself; idle and ended ones hold nobody back. A file that is read in several splits by its
+    /// own times is read one split after the other when this is on, unless the splits are small.
+    #[must_use]
+    pub fn max_skew(self, max_skew: Option<Duration>) -> Self {
+        self.graph.set_max_skew(max_skew.map(crate::strategy::millis));
+        self
+    }
+
     /// What happens after a failure; exponential backoff by default.
     #[must_use]
     pub fn restart(self, strategy: tidemill_coordination::RestartStrategy) -> Self {

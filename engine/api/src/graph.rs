@@ -37,6 +37,7 @@ struct Inner {
     edges: Vec<EdgeDraft>,
     tasks: Vec<TaskDraft>,
     mistake: Option<Error>,
+    max_skew: Option<i64>,
 }
 
 /// The graph under construction; clones share it.
@@ -54,12 +55,17 @@ impl Graph {
                 edges: Vec::new(),
                 tasks: Vec::new(),
                 mistake: None,
+                max_skew: None,
             })),
         }
     }
 
     pub(crate) fn with_logical<R>(&self, f: impl FnOnce(&mut LogicalGraph) -> R) -> R {
         f(&mut self.inner.borrow_mut().logical)
+    }
+
+    pub(crate) fn set_max_skew(&self, max_skew: Option<i64>) {
+        self.inner.borrow_mut().max_skew = max_skew;
     }
 
     /// Keeps the first mistake (G3).
@@ -171,6 +177,7 @@ impl Graph {
             operator_names: names,
             operator_ids: ids.into(),
             max_parallelism,
+            max_skew: inner.max_skew,
         };
         Ok((physical, plan))
     }

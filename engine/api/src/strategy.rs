@@ -30,6 +30,7 @@ pub struct EventTime<F> {
     lateness: Duration,
     idle_after: Option<Duration>,
     watermark_every: usize,
+    max_skew: Option<Duration>,
 }
 
 /// Event time by a function of the record, in milliseconds; ascending within each split unless
@@ -52,7 +53,12 @@ pub fn event_time<F>(function: F) -> EventTime<F> {
         lateness: Duration::ZERO,
         idle_after: Some(Duration::from_secs(10)),
         watermark_every: POLL_RECORDS,
+        max_skew: None,
     }
+}
+
+pub(crate) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl<F> EventTime<F> {
@@ -78,6 +84,14 @@ impl<F> EventTime<F> {
         self.idle_after = idle;
         self
     }
+
+    /// How far this source may be ahead of the slowest one that its records meet; see
+    /// [`Env::max_skew`](crate::Env::max_skew), which is the default.
+    #[must_use]
+    pub fn max_skew(mut self, max_skew: Duration) -> Self {
+        self.max_skew = Some(max_skew);
+        self
+    }
 }
 
 impl<T, F> WatermarkStrategy<T> for EventTime<F>
@@ -89,9 +103,10 @@ where
     fn assigner(self) -> Bounded<F> {
         Bounded {
             function: self.function,
-            lateness: self.lateness.as_millis() as i64,
+            lateness: millis(self.lateness),
             idle_after: self.idle_after.map(|d| d.as_micros() as u64),
             watermark_every: self.watermark_every,
+            max_skew: self.max_skew.map(millis),
         }
     }
 }
@@ -101,11 +116,12 @@ where
 #[derive(Clone, Copy, Debug)]
 pub struct SourceTime {
     lateness: Duration,
+    max_skew: Option<Duration>,
 }
 
 /// The source's own timestamps, ascending within each split unless told otherwise.
 pub fn source_time() -> SourceTime {
-    SourceTime { lateness: Duration::ZERO }
+    SourceTime { lateness: Duration::ZERO, max_skew: None }
 }
 
 impl SourceTime {
@@ -115,12 +131,20 @@ impl SourceTime {
         self.lateness = lateness;
         self
     }
+
+    /// How far this source may be ahead of the slowest one that its records meet; see
+    /// [`Env::max_skew`](crate::Env::max_skew), which is the default.
+    #[must_use]
+    pub fn max_skew(mut self, max_skew: Duration) -> Self {
+        self.max_skew = Some(max_skew);
+        self
+    }
 }
 
 impl<T: Record> WatermarkStrategy<T> for SourceTime {
     type Assigner = SourceClock;
     fn assigner(self) -> SourceClock {
-        SourceClock { lateness: self.lateness.as_millis() as i64 }
+        SourceClock { lateness: millis(self.lateness), max_skew: self.max_skew.map(millis) }
     }
 }
 
@@ -128,6 +152,7 @@ impl<T: Record> WatermarkStrategy<T> for SourceTime {
 #[derive(Clone, Copy, Debug)]
 pub struct SourceClock {
     lateness: i64,
+    max_skew: Option<i64>,
 }
 
 impl<T: Record> Assigner<T> for SourceClock {
@@ -137,5 +162,8 @@ impl<T: Record> Assigner<T> for SourceClock {
     }
     fn lateness(&self) -> Option<i64> {
         Some(self.lateness)
+    }
+    fn max_skew(&self) -> Option<i64> {
+        self.max_skew
     }
 }

@@ -4,6 +4,7 @@
 //! the snapshot writer and the coordinator. The simulation reads the same outbox.
 
 use crate::backend::StatePlace;
+use crate::skew::SkewSeat;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -161,6 +162,8 @@ pub struct Context {
     pub states: Rc<RefCell<Vec<StateDeclaration>>>,
     /// The first error that an operator met while it could not return one.
     pub failure: Failure,
+    /// A source's place among those that its records meet.
+    pub skew: Option<SkewSeat>,
 }
 
 /// A place for the first error of a subtask: `push` returns nothing, so that chains stay fused,
@@ -206,6 +209,7 @@ impl Context {
             place: StatePlace::default(),
             states: Rc::default(),
             failure: Failure::default(),
+            skew: None,
         }
     }
 

@@ -6,9 +6,10 @@
 use crate::backend::{StateBackend, StatePlace};
 use crate::channel::{ChannelOptions, ChannelReceiver, ChannelSender, channel};
 use crate::context::{Context, Failure, Outbox, Restored, SubtaskInfo};
+use crate::skew::{self, SkewGroup, SkewSeat};
 use crate::slot::Hosted;
 use crate::task::Task;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use tidemill_base::clock::StepTime;
@@ -104,6 +105,9 @@ pub struct JobPlan {
     pub operator_ids: Arc<[u64]>,
     /// Number of key groups.
     pub max_parallelism: u32,
+    /// How far a source may be ahead of the slowest it meets, in milliseconds of event time, unless
+    /// it says otherwise.
+    pub max_skew: Option<i64>,
 }
 
 impl JobPlan {
@@ -126,6 +130,7 @@ pub struct Blueprint {
     operator_ids: Arc<[u64]>,
     restored: Option<Arc<Restored>>,
     place: StatePlace,
+    skew: Option<SkewSeat>,
     build: Build,
 }
 
@@ -147,6 +152,7 @@ impl Blueprint {
             place: self.place,
             states: Rc::default(),
             failure: Failure::default(),
+            skew: self.skew,
         };
         let io = Io {
             context: context.clone(),
@@ -210,6 +216,7 @@ pub fn deploy(
             }
         }
     }
+    let mut seats = skew_seats(plan);
     let mut slots: Vec<Vec<Blueprint>> = (0..plan.slots()).map(|_| Vec::new()).collect();
     let places: Vec<_> = slots.iter().map(|_| options.state.slot()).collect::<Result<_>>()?;
     for (number, task) in plan.tasks.iter().enumerate() {
@@ -231,9 +238,29 @@ pub fn deploy(
                 operator_ids: plan.operator_ids.clone(),
                 restored: options.restored.clone(),
                 place: places[subtask as usize].clone(),
+                skew: seats.remove(&(number, subtask)),
                 build: (task.factory)(),
             });
         }
     }
     Ok(slots)
+}
+
+/// The places of all subtasks of sources, in one group for those whose streams meet.
+fn skew_seats(plan: &JobPlan) -> BTreeMap<(usize, u32), SkewSeat> {
+    let group_of = skew::groups(plan.tasks.len(), plan.edges.iter().map(|e| (e.from, e.to)));
+    let fed: BTreeSet<usize> = plan.edges.iter().map(|e| e.to).collect();
+    let mut members: BTreeMap<usize, Vec<(usize, u32)>> = BTreeMap::new();
+    for (number, task) in plan.tasks.iter().enumerate().filter(|(n, _)| !fed.contains(n)) {
+        let subtasks = (0..task.parallelism).map(|subtask| (number, subtask));
+        members.entry(group_of[number]).or_default().extend(subtasks);
+    }
+    let mut seats = BTreeMap::new();
+    for subtasks in members.into_values() {
+        let group = SkewGroup::new(subtasks.len());
+        for (seat, subtask) in subtasks.into_iter().enumerate() {
+            seats.insert(subtask, SkewSeat::new(group.clone(), seat, plan.max_skew));
+        }
+    }
+    seats
 }

@@ -7,6 +7,7 @@
 //! - [`align`]: barrier alignment, pure
 //! - [`stage`]: fused operators of a chain
 //! - [`source`], [`sink`], [`operator`]: heads and ends of chains
+//! - [`skew`]: how far sources may run ahead of each other in event time
 //! - [`window`]: window operators
 //! - [`task`]: a head and its chain, as the slot sees it
 //! - [`slot`]: one core's tasks
@@ -32,6 +33,7 @@ pub mod operator;
 pub mod output;
 pub mod process;
 pub mod sink;
+pub mod skew;
 pub mod slot;
 pub mod source;
 pub mod stage;

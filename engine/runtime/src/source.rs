@@ -5,8 +5,11 @@
 //!   S1  A split's position in a snapshot is exactly behind the last record emitted before the
 //!       barrier: readers emit only inside `poll`, snapshots happen between polls.
 //!   S2  The source's watermark is the minimum over its active splits, and never decreases.
+//!   S3  While the task waits (for a buffer, or for slower sources) it does not poll, and no split
+//!       goes idle for that.
 
 use crate::context::{Context, SectionId, SectionKind, TaskEvent};
+use crate::skew::SkewSeat;
 use crate::stage::{Control, Stage};
 use crate::task::{Progress, Task};
 use crate::watermark::WatermarkMerger;
@@ -126,6 +129,11 @@ pub trait Assigner<T: Record>: Clone + Send + 'static {
     fn idle_after(&self) -> Option<Micros> {
         Some(10_000_000)
     }
+    /// How far ahead of the slowest source it may be, in milliseconds of event time; `None`: as the
+    /// job says.
+    fn max_skew(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// The connector's own timestamps and watermarks.
@@ -155,6 +163,8 @@ pub struct Bounded<F> {
     pub idle_after: Option<Micros>,
     /// Records between watermarks.
     pub watermark_every: usize,
+    /// How far ahead of the slowest source it may be, in milliseconds of event time.
+    pub max_skew: Option<i64>,
 }
 
 impl<T, F> Assigner<T> for Bounded<F>
@@ -174,6 +184,9 @@ where
     }
     fn idle_after(&self) -> Option<Micros> {
         self.idle_after
+    }
+    fn max_skew(&self) -> Option<i64> {
+        self.max_skew
     }
 }
 
@@ -207,6 +220,9 @@ pub const POLL_RECORDS: usize = 1024;
 
 /// Polls of an idle reader are at most this far apart.
 const IDLE_POLL_US: Micros = 10_000;
+
+/// A source that is ahead looks so often for the slower ones.
+const SKEW_POLL_US: Micros = 1_000;
 
 struct Output<'a, T, S, A> {
     chain: &'a mut S,
@@ -304,12 +320,19 @@ pub struct SourceTask<R: SourceReader, A, S> {
     sent: Timestamp,
     idle: bool,
     poll_at: Micros,
+    /// Since when it has not polled although it would have (S3).
+    waiting_since: Option<Micros>,
+    skew: Option<SkewSeat>,
     finished: bool,
 }
 
 impl<R: SourceReader, A: Assigner<R::Item>, S: Stage<R::Item>> SourceTask<R, A, S> {
     /// Assembles the task.
     pub fn new(reader: R, assigner: A, chain: S, context: Context, operator_id: u64) -> Self {
+        let skew = context.skew.clone().map(|seat| seat.with_limit(assigner.max_skew()));
+        if let Some(seat) = &skew {
+            seat.report(assigner.lateness().map(|_| WATERMARK_MIN));
+        }
         SourceTask {
             running: Some(Running { reader, assigner, chain }),
             context,
@@ -318,6 +341,8 @@ impl<R: SourceReader, A: Assigner<R::Item>, S: Stage<R::Item>> SourceTask<R, A, 
             sent: WATERMARK_MIN,
             idle: false,
             poll_at: 0,
+            waiting_since: None,
+            skew,
             finished: false,
         }
     }
@@ -359,6 +384,11 @@ impl<R: SourceReader, A: Assigner<R::Item>, S: Stage<R::Item>> SourceTask<R, A, 
             self.control(Control::Status(status))?;
         }
         let merged = self.splits.merger.get();
+        if let Some(seat) = &self.skew {
+            // Before its first watermark, only a source that will make some holds others back.
+            let counts = !idle && (lateness.is_some() || merged > WATERMARK_MIN);
+            seat.report(counts.then_some(merged));
+        }
         if merged > self.sent && merged != WATERMARK_MAX {
             self.sent = merged;
             self.context.metrics.watermark.set(merged);
@@ -367,8 +397,21 @@ impl<R: SourceReader, A: Assigner<R::Item>, S: Stage<R::Item>> SourceTask<R, A, 
         Ok(())
     }
 
+    fn is_ahead(&self) -> bool {
+        self.skew.as_ref().is_some_and(|seat| seat.is_ahead(self.splits.merger.get()))
+    }
+
+    /// It cannot poll now: time stands still for its splits (S3).
+    fn wait(&mut self, now: Micros) -> Result<()> {
+        self.waiting_since.get_or_insert(now);
+        self.control(Control::Flush)
+    }
+
     fn poll(&mut self) -> Result<Polled> {
         let now = self.context.time.now();
+        if let Some(since) = self.waiting_since.take() {
+            self.splits.splits.iter_mut().for_each(|s| s.last_at += now - since);
+        }
         let Some(mut running) = self.running.take() else {
             return Err(Error::attempt("the source has panicked before"));
         };
@@ -417,6 +460,9 @@ impl<R: SourceReader, A: Assigner<R::Item>, S: Stage<R::Item>> SourceTask<R, A, 
         self.control(Control::End)?;
         self.context.failure.check()?;
         self.context.metrics.watermark.set(WATERMARK_MAX);
+        if let Some(seat) = &self.skew {
+            seat.report(None);
+        }
         self.context.outbox.push(TaskEvent::Finished);
         Ok(())
     }
@@ -445,14 +491,18 @@ impl<R: SourceReader, A: Assigner<R::Item>, S: Stage<R::Item>> Task for SourceTa
         if self.finished {
             return Ok(Progress::Finished);
         }
+        let now = self.context.time.now();
         if !self.running()?.chain.writable() {
             // What waits for other lanes need not wait for this one.
-            self.control(Control::Flush)?;
+            self.wait(now)?;
             return Ok(Progress::Blocked { until: None });
         }
-        let now = self.context.time.now();
         if now < self.poll_at {
             return Ok(Progress::Idle { until: Some(self.poll_at) });
+        }
+        if self.is_ahead() {
+            self.wait(now)?;
+            return Ok(Progress::Idle { until: Some(now + SKEW_POLL_US) });
         }
         match self.poll()? {
             Polled::More => Ok(Progress::Worked),
@@ -485,3 +535,6 @@ impl<R: SourceReader, A: Assigner<R::Item>, S: Stage<R::Item>> Task for SourceTa
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,7 +139,8 @@ impl Parts<'_> {
 
 /// Composes the job of a scenario.
 pub fn compose(parts: &Parts<'_>) -> Env {
-    let env = Env::new("sim").parallelism(parts.parallelism);
+    let max_skew = parts.scenario.max_skew_ms.map(Duration::from_millis);
+    let env = Env::new("sim").parallelism(parts.parallelism).max_skew(max_skew);
     match parts.scenario.kind {
         Kind::Rebalance => plain::rebalance(parts, &env),
         Kind::Rolling => keyed::rolling(parts, &env),

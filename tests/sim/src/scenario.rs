@@ -73,6 +73,8 @@ pub struct Scenario {
     pub strict: bool,
     /// The longest time that passes between two steps.
     pub step_us: Micros,
+    /// How far a source may be ahead of the slowest, in milliseconds of event time.
+    pub max_skew_ms: Option<u64>,
     /// The lives; the last one ends by itself.
     pub lives: Vec<Life>,
 }
@@ -148,6 +150,7 @@ impl Scenario {
             writer_queue: rng.pick(&[16, 64]),
             strict: rng.percent(35),
             step_us,
+            max_skew_ms: rng.pick(&[None, None, Some(0), Some(50), Some(500)]),
             lives,
         }
     }
