@@ -8,6 +8,7 @@ mod embedded;
 mod log;
 mod options;
 mod progress;
+mod requests;
 #[doc(hidden)]
 pub mod restore;
 mod signal;
@@ -17,6 +18,7 @@ pub use args::Args;
 pub use embedded::Summary;
 pub(crate) use options::parallelism_override;
 pub(crate) use progress::Watched;
+pub(crate) use requests::Asker;
 
 use crate::env::Env;
 use args::{Invocation, Mode};
@@ -28,8 +30,9 @@ use tidemill_base::Result;
 ///
 /// Without a command the job runs embedded, on this machine; `plan` prints its graph
 /// (`--format json|mermaid|dot`). The engine's flags are listed by `--help`; all other flags belong
-/// to the program, which asks `Args` for them. Ctrl-C ends the job cleanly. The exit code is 0 when
-/// the job finished or was ended by Ctrl-C, 1 when it failed, 2 when the command line is wrong.
+/// to the program, which asks `Args` for them. Ctrl-C ends the job cleanly; SIGUSR1 makes it take a
+/// savepoint, SIGUSR2 end with one. The exit code is 0 when the job finished or was ended so, 1 when
+/// it failed, 2 when the command line is wrong.
 ///
 /// ```no_run
 /// use tidemill::prelude::*;

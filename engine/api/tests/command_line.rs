@@ -2,6 +2,7 @@
 //! its tests: with `TIDEMILL_TEST_JOB` set it is the job.
 #![expect(clippy::unwrap_used, reason = "these are tests, although without the harness")]
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::time::Duration;
@@ -242,6 +243,110 @@ fn ctrl_c_ends_cleanly_and_a_restore_goes_on() {
     }
 }
 
+/// Waits until `done` gives something, at most 10 s.
+fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..400 {
+        if let Some(found) = done() {
+            return found;
+        }
+        std::thread::park_timeout(Duration::from_millis(25));
+    }
+    panic!("{what}: not within 10 s");
+}
+
+/// Whether a checkpoint is a savepoint, by its manifest.
+fn is_savepoint(path: &Path) -> bool {
+    let text = std::fs::read_to_string(path.join("manifest.json")).unwrap();
+    text.replace([' ', '\n'], "").contains("\"savepoint\":true")
+}
+
+fn savepoint_line(text: &str) -> PathBuf {
+    text.lines().find_map(|l| l.strip_prefix("savepoint: ")).expect(text).into()
+}
+
+/// A savepoint by signal is kept while checkpoints come and go; the end with one leaves nothing
+/// to be done twice.
+fn savepoints_by_signal() {
+    let place = Place::new();
+    let child = place.start(&["--total", "12000", "--rate", "4000"]);
+    let pid = child.id().to_string();
+    let send = |signal: &str| {
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    };
+    wait_for("a checkpoint", || place.checkpoints().first().cloned());
+    send("-USR1");
+    let kept = wait_for("a savepoint", || {
+        place.checkpoints().into_iter().find(|(_, path)| is_savepoint(path))
+    });
+    wait_for("newer checkpoints", || (place.checkpoints().last()?.0 > kept.0 + 4).then_some(()));
+    send("-USR2");
+    let output = child.wait_with_output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("stopped"), "{text}");
+    assert_eq!(savepoint_line(&text), kept.1, "the first one's");
+    let printed: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("savepoint: ")).collect();
+    let last = place.checkpoints().pop().unwrap();
+    assert_eq!(printed.last().map(Path::new), Some(last.1.as_path()), "{text}");
+    assert!(is_savepoint(&last.1) && kept.1.join("manifest.json").exists());
+    assert!(place.lines().len() < 12_000, "it was stopped in the middle");
+
+    let output = place.run(&["--total", "12000", "--restore", last.1.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(place.lines(), wanted(12_000));
+    assert!(is_savepoint(&kept.1) && is_savepoint(&last.1), "savepoints are kept");
+}
+
+/// The same by requests, without any periodic checkpoint; refused where there is no directory.
+#[expect(clippy::disallowed_methods, reason = "the job's output is read while it runs")]
+fn savepoints_by_request() {
+    let place = Place::new();
+    let flags = ["--total", "20000", "--rate", "4000", "--metrics-addr", "127.0.0.1:0"];
+    let mut child = place.start(&[&flags[..], &["--checkpoint-interval", "1h"]].concat());
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let addr = lines.by_ref().find_map(|l| {
+        let line = l.unwrap();
+        Some(line.split_once("http://")?.1.trim_end_matches("/metrics").to_owned())
+    });
+    let addr = addr.unwrap();
+    std::thread::spawn(move || lines.for_each(drop));
+    let post = |path: &str| {
+        let mut stream = std::net::TcpStream::connect(&addr).unwrap();
+        write!(stream, "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let body = answer.split_once("\r\n\r\n").unwrap().1.trim();
+        let path = body.strip_prefix("{\"savepoint\":\"").and_then(|b| b.strip_suffix("\"}"));
+        PathBuf::from(path.expect(&answer))
+    };
+    let first = post("/savepoint");
+    assert!(is_savepoint(&first) && child.try_wait().unwrap().is_none(), "it runs on");
+    let last = post("/stop");
+    assert!(is_savepoint(&last) && last != first);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let before = place.lines().len();
+    assert!(before < 20_000, "it was stopped in the middle");
+    let output = place.run(&["--total", "20000", "--restore", last.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(place.lines(), wanted(20_000));
+}
+
+/// Without a checkpoint directory there is none, and the job runs on.
+fn a_savepoint_needs_a_directory() {
+    let out = tempfile::tempdir().unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(JOB, "1").args(["--total", "6000", "--rate", "3000", "--out"]).arg(out.path());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::park_timeout(Duration::from_millis(700));
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-USR2", &pid]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("no savepoint: ") && text.contains("finished"), "{text}");
+}
+
 fn a_fresh_start_among_checkpoints_fails_with_1() {
     let place = Place::new();
     assert_eq!(place.run(&["--total", "100"]).status.code(), Some(0));
@@ -297,7 +402,10 @@ fn main() -> ExitCode {
     if std::env::var_os(JOB).is_some() {
         return program();
     }
-    let tests: [(&str, fn()); 8] = [
+    let tests: [(&str, fn()); 11] = [
+        ("savepoints_by_signal", savepoints_by_signal),
+        ("savepoints_by_request", savepoints_by_request),
+        ("a_savepoint_needs_a_directory", a_savepoint_needs_a_directory),
         ("the_plan_is_what_deployment_reads", the_plan_is_what_deployment_reads),
         ("mistakes_are_named_and_end_with_2", mistakes_are_named_and_end_with_2),
         ("a_job_that_finishes_ends_with_0", a_job_that_finishes_ends_with_0),

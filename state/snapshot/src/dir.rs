@@ -86,7 +86,8 @@ impl DirStore {
         &self.root
     }
 
-    fn epoch_dir(&self, epoch: u64) -> PathBuf {
+    /// The directory of a checkpoint, there or not.
+    pub fn epoch_dir(&self, epoch: u64) -> PathBuf {
         self.root.join(epoch_name(epoch))
     }
 

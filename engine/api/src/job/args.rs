@@ -46,11 +46,18 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("state", "heap|rocksdb", "where keyed state lives (default heap)"),
     ("state-dir", "DIR", "where rocksdb keeps its files while the job runs (default: temporary)"),
     ("state-memory-mib", "N", "memory of rocksdb for each slot, in MiB (default 256)"),
-    ("metrics-addr", "HOST:PORT", "serve Prometheus metrics at /metrics"),
-    ("insecure", "", "allow a --metrics-addr that other machines can reach"),
+    ("metrics-addr", "HOST:PORT", "serve /metrics, and on this machine POST /savepoint and /stop"),
+    ("insecure", "", "allow a --metrics-addr that other machines can reach (metrics only)"),
     ("quiet", "", "no progress"),
     ("format", "json|mermaid|dot", "of the command 'plan'"),
     ("help", "", "this text"),
+];
+
+/// What a running job does at a signal.
+const SIGNALS: &[(&str, &str)] = &[
+    ("INT, TERM", "end without a checkpoint; a second one ends at once"),
+    ("USR1", "take a savepoint: a checkpoint that is kept until deleted; its directory is printed"),
+    ("USR2", "take a savepoint and end; --restore with its directory goes on from there"),
 ];
 
 impl Invocation {
@@ -238,6 +245,10 @@ impl Args {
         text.push_str("\nflags of the engine:\n");
         for (name, value, meaning) in FLAGS {
             let _ = writeln!(text, "  {:<32} {meaning}", format!("--{name} {value}"));
+        }
+        text.push_str("\nsignals:\n");
+        for (name, meaning) in SIGNALS {
+            let _ = writeln!(text, "  {name:<32} {meaning}");
         }
         text
     }

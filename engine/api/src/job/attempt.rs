@@ -5,6 +5,7 @@
 
 use super::checkpoint::Declared;
 use super::progress::{Progress, Watched};
+use super::requests::{Pending, Requests};
 use super::signal;
 use super::state::StateHome;
 use crate::metrics::JobMetrics;
@@ -118,6 +119,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) metrics: &'a JobMetrics,
     pub(crate) progress: bool,
     pub(crate) signals: bool,
+    pub(crate) requests: &'a Requests,
 }
 
 /// How an attempt ended.
@@ -144,6 +146,7 @@ struct Attempt<'a> {
     progress: Progress,
     failure: Option<Error>,
     running_since: u64,
+    pending: Pending<'a>,
 }
 
 /// Runs an attempt to its end.
@@ -210,6 +213,7 @@ pub(crate) fn run(setup: &Setup<'_>) -> Result<Ended> {
         progress: Progress::new(watched),
         failure: None,
         running_since,
+        pending: Pending::new(setup.requests),
     };
     let outcome = attempt.serve(slots, &messages, &writer_events);
     Ok(attempt.end(outcome))
@@ -268,6 +272,10 @@ impl Attempt<'_> {
             if self.setup.signals && signal::asked() && !cancelled {
                 cancelled = true;
                 done = self.tell(Event::CancelRequested)?;
+                continue;
+            }
+            if let Some(request) = self.pending.next() {
+                done = self.tell(request)?;
                 continue;
             }
             let due = self.wake_at.map_or(100_000, |at| at.saturating_sub(now)).min(100_000);
@@ -388,8 +396,13 @@ impl Attempt<'_> {
             Action::JobDone { outcome } => return Ok(Some(outcome)),
             Action::FailJob { reason } => return Err(Error::attempt(reason.to_string())),
             Action::WakeAt { at } => self.wake_at = Some(at),
-            Action::SavepointDone { id, epoch } => tracing::info!(id, epoch, "savepoint done"),
-            Action::SavepointFailed { id, reason } => tracing::warn!(id, "savepoint: {reason}"),
+            Action::SavepointDone { id, epoch } => {
+                if let Some(store) = &self.setup.store {
+                    let path = store.epoch_dir(epoch);
+                    self.pending.done(id, &std::path::absolute(&path).unwrap_or(path));
+                }
+            }
+            Action::SavepointFailed { id, reason } => self.pending.failed(id, &reason.to_string()),
         }
         Ok(None)
     }

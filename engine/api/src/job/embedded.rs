@@ -4,6 +4,7 @@ pub use super::progress::Summary;
 
 use super::attempt::{self, Setup};
 use super::options::Options;
+use super::requests::{Asker, Requests};
 use super::state::StateHome;
 use super::{restore, signal};
 use crate::env::Env;
@@ -18,16 +19,19 @@ use tidemill_coordination::{Config, Decision, Outcome, Restarts, Store};
 pub(crate) fn run(env: &Env, options: &Options) -> Result<Summary> {
     let settings = env.settings.borrow().clone();
     let (physical, plan) = env.graph.finish()?;
-    let state = StateHome::open(options)?;
-    let clock = SystemClock::new();
-    let metrics = Arc::new(JobMetrics::new(&settings.job, clock.now()));
-    let _server = serve(options, &settings.job, &metrics, &clock)?;
-    let store = options.checkpoint_dir.as_deref().map(restore::open_store).transpose()?;
-    let mut start = restore::load_start(options, store.as_deref(), &plan)?;
-    let restored_epoch = start.restored.as_ref().map(|r| r.epoch);
     if options.signals {
         signal::install();
     }
+    // Dropped last: it answers what is dropped with the requests.
+    let _server;
+    let (asker, requests) = Requests::new(options.signals);
+    let state = StateHome::open(options)?;
+    let clock = SystemClock::new();
+    let metrics = Arc::new(JobMetrics::new(&settings.job, clock.now()));
+    _server = serve(options, &settings.job, &metrics, &clock, asker)?;
+    let store = options.checkpoint_dir.as_deref().map(restore::open_store).transpose()?;
+    let mut start = restore::load_start(options, store.as_deref(), &plan)?;
+    let restored_epoch = start.restored.as_ref().map(|r| r.epoch);
     let mut restarts = Restarts::new(settings.restart.clone());
     let (mut checkpoints, mut number, mut completed) = (0, 0, None);
     loop {
@@ -44,6 +48,7 @@ pub(crate) fn run(env: &Env, options: &Options) -> Result<Summary> {
             metrics: &metrics,
             progress: options.progress,
             signals: options.signals,
+            requests: &requests,
         })?;
         checkpoints += ended.checkpoints;
         completed = ended.completed.or(completed);
@@ -120,15 +125,16 @@ fn longest_step(watched: &[super::progress::Watched]) -> u64 {
     watched.iter().map(|w| w.metrics.step_max_us.get().max(0) as u64).max().unwrap_or(0)
 }
 
-/// Serves the job's metrics as long as the result lives, if the options say so.
+/// Serves the job's metrics and takes requests as long as the result lives, if the options say so.
 fn serve(
     options: &Options,
     job: &str,
     metrics: &Arc<JobMetrics>,
     clock: &SystemClock,
+    asker: Asker,
 ) -> Result<Option<Server>> {
     let Some(addr) = options.metrics_addr else { return Ok(None) };
-    let server = Server::start(addr, options.insecure, metrics.clone(), clock.clone())?;
+    let server = Server::start(addr, options.insecure, metrics.clone(), clock.clone(), asker)?;
     if options.progress {
         eprintln!("{job}: metrics at http://{}/metrics", server.addr());
     }

@@ -7,7 +7,12 @@ use std::net::TcpStream;
 fn start() -> Server {
     let clock = SystemClock::new();
     let metrics = Arc::new(JobMetrics::new("j", 0));
-    Server::start(([127, 0, 0, 1], 0).into(), false, metrics, clock).unwrap()
+    Server::start(([127, 0, 0, 1], 0).into(), false, metrics, clock, nobody()).unwrap()
+}
+
+/// Takes requests to a job that has ended.
+fn nobody() -> Asker {
+    Asker::of_nobody()
 }
 
 /// Sends the text and returns what comes until the server closes.
@@ -81,7 +86,7 @@ fn a_scraper_may_keep_its_connection() {
 fn a_busy_port_is_refused_with_its_address() {
     let server = start();
     let metrics = Arc::new(JobMetrics::new("j", 0));
-    let second = Server::start(server.addr(), false, metrics, SystemClock::new());
+    let second = Server::start(server.addr(), false, metrics, SystemClock::new(), nobody());
     let error = second.err().unwrap().to_string();
     assert!(error.contains(&server.addr().to_string()), "{error}");
     assert!(error.contains("in use") && error.contains("--metrics-addr"), "{error}");
@@ -91,14 +96,31 @@ fn a_busy_port_is_refused_with_its_address() {
 fn other_machines_are_let_in_only_on_request() {
     let metrics = || Arc::new(JobMetrics::new("j", 0));
     for addr in ["0.0.0.0:0", "[::]:0", "192.0.2.7:0", "[::ffff:192.0.2.7]:0"] {
-        let refused = Server::start(addr.parse().unwrap(), false, metrics(), SystemClock::new());
+        let refused =
+            Server::start(addr.parse().unwrap(), false, metrics(), SystemClock::new(), nobody());
         let error = refused.err().unwrap().to_string();
         assert!(error.contains("--insecure") && error.contains("127.0.0.1"), "{error}");
     }
     // 127.0.0.2 stands for an address that needs no permission; nothing here binds a real one.
     for (addr, insecure) in [("127.0.0.2:0", false), ("127.0.0.1:0", true)] {
         assert!(
-            Server::start(addr.parse().unwrap(), insecure, metrics(), SystemClock::new()).is_ok()
+            Server::start(addr.parse().unwrap(), insecure, metrics(), SystemClock::new(), nobody())
+                .is_ok()
         );
+    }
+}
+
+#[test]
+fn savepoints_are_asked_for_by_post_and_by_this_machine() {
+    let server = start();
+    for path in ["/savepoint", "/stop"] {
+        let get = request(server.addr(), "GET", path);
+        assert!(get.starts_with("HTTP/1.1 405 ") && get.contains("allow: POST\r\n"), "{get}");
+        let post = request(server.addr(), "POST", path);
+        assert!(post.starts_with("HTTP/1.1 503 "), "{post}");
+        assert!(post.ends_with("{\"detail\":\"the job has ended\"}\n"), "{post}");
+        let page = format!("POST {path} HTTP/1.1\r\nHost: x\r\nOrigin: http://evil\r\n\r\n");
+        let page = exchange(server.addr(), &page);
+        assert!(page.starts_with("HTTP/1.1 403 ") && page.contains("web page"), "{page}");
     }
 }
