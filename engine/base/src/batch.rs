@@ -149,6 +149,46 @@ impl BatchBuilder {
 }
 
 impl Batch {
+    /// A batch whose `count` records were laid out in `buffer` as drawn above, by whoever received
+    /// them: `data_len` bytes of archives at the front, the metadata at the back. `born_at` as in
+    /// [`Batch::born_at`].
+    ///
+    /// # Errors
+    /// Where C1 does not hold; the records themselves are not looked at (C3).
+    pub fn assemble(buffer: Buffer, data_len: u32, count: u32, born_at: Micros) -> Result<Batch> {
+        let data = data_len as usize;
+        let used = (count as usize).checked_mul(META).and_then(|m| m.checked_add(data));
+        if used.is_none_or(|used| used > buffer.len()) {
+            let room = buffer.len();
+            return Err(damaged(format!("{count} records, {data} data bytes in {room} bytes")));
+        }
+        let batch = Batch { buffer, data_len, count, born_at };
+        let mut last = 0;
+        for meta in batch.metas().rchunks_exact(META) {
+            let end = u32::from_le_bytes([meta[16], meta[17], meta[18], meta[19]]);
+            if end < last || end > data_len {
+                return Err(damaged(format!("a record ends at {end}, after {last} of {data}")));
+            }
+            last = end;
+        }
+        if last != data_len {
+            return Err(damaged(format!("{data} data bytes, the last record ends at {last}")));
+        }
+        Ok(batch)
+    }
+
+    /// The archives: `data_len` bytes.
+    #[inline]
+    pub fn data(&self) -> &[u8] {
+        &self.buffer.bytes()[..self.data_len as usize]
+    }
+
+    /// The metadata as it lies in the buffer: `META * len` bytes, the last record's first.
+    #[inline]
+    pub fn metas(&self) -> &[u8] {
+        &self.buffer.bytes()[self.buffer.len() - META * self.len()..]
+    }
+
     /// Number of records.
     #[inline(always)]
     pub fn len(&self) -> usize {
@@ -297,18 +337,7 @@ impl Batch {
             let from = 8 + data + META * i;
             out[len - META * (i + 1)..len - META * i].copy_from_slice(&bytes[from..from + META]);
         }
-        let batch = Batch { buffer, data_len, count, born_at: 0 };
-        let mut last = 0;
-        for i in 0..n {
-            let end = batch.meta(i).2;
-            if end < last || end > data {
-                return Err(damaged(format!("record {i} ends at {end}, after {last} of {data}")));
-            }
-            last = end;
-        }
-        if last != data {
-            return Err(damaged(format!("{data} data bytes, the last record ends at {last}")));
-        }
+        let batch = Batch::assemble(buffer, data_len, count, 0)?;
         Ok((batch, total))
     }
 

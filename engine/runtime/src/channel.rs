@@ -159,6 +159,12 @@ impl ChannelSender {
         taken
     }
 
+    /// Credits in use (H1).
+    pub fn in_use(&mut self) -> usize {
+        self.collect_returned();
+        self.in_use
+    }
+
     /// Puts a pooled buffer back that is no longer in use. It is kept, unless there are enough.
     pub fn give_back(&mut self, buffer: Buffer) {
         self.in_use -= 1;

@@ -10,6 +10,7 @@ use crate::skew::{self, SkewGroup, SkewSeat};
 use crate::slot::Hosted;
 use crate::task::Task;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use tidemill_base::clock::StepTime;
@@ -181,6 +182,31 @@ pub struct DeployOptions {
     pub state: StateBackend,
 }
 
+/// The channels between one slot of this process and one slot of another.
+#[derive(Default)]
+pub struct PeerChannels {
+    /// Channels whose consumer is there, by their number in the job: what is read here goes there.
+    pub sends: Vec<(u32, ChannelReceiver)>,
+    /// Channels whose producer is there: what comes from there is written here. The `usize` are the
+    /// credits to grant.
+    pub receives: Vec<(u32, usize, ChannelSender)>,
+}
+
+/// What one slot of a process runs.
+pub struct SlotPart {
+    /// Its number in the job.
+    pub slot: u32,
+    /// Its subtasks, upstream first.
+    pub blueprints: Vec<Blueprint>,
+    /// Its channels to slots of other processes, by those slots. Each needs a connection.
+    pub remote: BTreeMap<u32, PeerChannels>,
+}
+
+/// The pairs of a slot of this process and a slot of another that need a connection.
+pub fn pairs(parts: &[SlotPart]) -> BTreeSet<(u32, u32)> {
+    parts.iter().flat_map(|part| part.remote.keys().map(|&peer| (part.slot, peer))).collect()
+}
+
 /// Makes channels and blueprints; `doorbells` has one entry a slot. The result has the subtasks of
 /// each slot, upstream first. To be called on a thread that is not pinned.
 ///
@@ -191,38 +217,56 @@ pub fn deploy(
     doorbells: &[Arc<Doorbell>],
     options: &DeployOptions,
 ) -> Result<Vec<Vec<Blueprint>>> {
-    let mut inputs: BTreeMap<(usize, u32), Vec<(usize, ChannelReceiver)>> = BTreeMap::new();
-    let mut outputs: BTreeMap<(usize, u32), BTreeMap<usize, Outlet>> = BTreeMap::new();
+    let all = 0..plan.slots() as u32;
+    let parts = deploy_part(plan, doorbells, options, all)?;
+    Ok(parts.into_iter().map(|part| part.blueprints).collect())
+}
+
+/// Makes the channels and blueprints of the slots `local`, which this process runs; `doorbells` has
+/// one entry for each of them. A channel whose other end is in another process gets a number, its
+/// index among all channels of the job, which is the same in every process. To be called on a
+/// thread that is not pinned.
+///
+/// # Errors
+/// If the state backend cannot be started.
+pub fn deploy_part(
+    plan: &JobPlan,
+    doorbells: &[Arc<Doorbell>],
+    options: &DeployOptions,
+    local: Range<u32>,
+) -> Result<Vec<SlotPart>> {
+    let mut wires =
+        Wires { inputs: BTreeMap::new(), outputs: BTreeMap::new(), remote: BTreeMap::new() };
+    let mut index = 0;
     for (number, edge) in plan.edges.iter().enumerate() {
-        let producers = plan.tasks[edge.from].parallelism;
         let consumers = plan.tasks[edge.to].parallelism;
         let operator: Arc<str> = plan.operator_names[edge.operator].as_str().into();
-        for producer in 0..producers {
+        for producer in 0..plan.tasks[edge.from].parallelism {
             let mine = match edge.wiring {
                 Wiring::OneToOne => producer..producer + 1,
                 Wiring::AllToAll => 0..consumers,
             };
             for consumer in mine {
-                let remote = producer != consumer;
-                let bell = |slot: u32| remote.then(|| doorbells[slot as usize].clone());
-                let (tx, mut rx) = channel(options.channel, bell(consumer), bell(producer));
-                if edge.wiring == Wiring::OneToOne {
-                    rx.keep_order();
-                }
-                let ends = outputs.entry((edge.from, producer)).or_default();
-                let fresh = || Outlet { operator: operator.clone(), channels: Vec::new() };
-                ends.entry(number).or_insert_with(fresh).channels.push(tx);
-                inputs.entry((edge.to, consumer)).or_default().push((edge.input, rx));
+                let channel = Wire { index, number, edge, operator: &operator, producer, consumer };
+                wires.connect(&channel, doorbells, options.channel, &local);
+                index += 1;
             }
         }
     }
-    let mut seats = skew_seats(plan);
-    let mut slots: Vec<Vec<Blueprint>> = (0..plan.slots()).map(|_| Vec::new()).collect();
-    let places: Vec<_> = slots.iter().map(|_| options.state.slot()).collect::<Result<_>>()?;
+    let mut seats = skew_seats(plan, &local);
+    let mut parts: Vec<SlotPart> = local
+        .clone()
+        .map(|slot| {
+            let remote = wires.remote.remove(&slot).unwrap_or_default();
+            SlotPart { slot, blueprints: Vec::new(), remote }
+        })
+        .collect();
+    let places: Vec<_> = parts.iter().map(|_| options.state.slot()).collect::<Result<_>>()?;
     for (number, task) in plan.tasks.iter().enumerate() {
-        for subtask in 0..task.parallelism {
+        for subtask in local.start..local.end.min(task.parallelism) {
             let name = |&op: &usize| plan.operator_names[op].clone();
-            slots[subtask as usize].push(Blueprint {
+            let index = (subtask - local.start) as usize;
+            parts[index].blueprints.push(Blueprint {
                 info: SubtaskInfo {
                     task: number as u64,
                     task_name: task.name.clone(),
@@ -233,26 +277,102 @@ pub fn deploy(
                 },
                 metrics: Arc::default(),
                 operators: task.operators.iter().map(name).collect(),
-                inputs: inputs.remove(&(number, subtask)).unwrap_or_default(),
-                outputs: outputs.remove(&(number, subtask)).unwrap_or_default(),
+                inputs: wires.inputs.remove(&(number, subtask)).unwrap_or_default(),
+                outputs: wires.outputs.remove(&(number, subtask)).unwrap_or_default(),
                 operator_ids: plan.operator_ids.clone(),
                 restored: options.restored.clone(),
-                place: places[subtask as usize].clone(),
+                place: places[index].clone(),
                 skew: seats.remove(&(number, subtask)),
                 build: (task.factory)(),
             });
         }
     }
-    Ok(slots)
+    Ok(parts)
 }
 
-/// The places of all subtasks of sources, in one group for those whose streams meet.
-fn skew_seats(plan: &JobPlan) -> BTreeMap<(usize, u32), SkewSeat> {
+/// A channel of the job.
+struct Wire<'a> {
+    index: u32,
+    /// Its edge's number.
+    number: usize,
+    edge: &'a EdgePlan,
+    /// The operator whose records it carries.
+    operator: &'a Arc<str>,
+    producer: u32,
+    consumer: u32,
+}
+
+/// The ends of channels that are here, by who uses them.
+struct Wires {
+    inputs: BTreeMap<(usize, u32), Vec<(usize, ChannelReceiver)>>,
+    outputs: BTreeMap<(usize, u32), BTreeMap<usize, Outlet>>,
+    remote: BTreeMap<u32, BTreeMap<u32, PeerChannels>>,
+}
+
+impl Wires {
+    fn connect(
+        &mut self,
+        wire: &Wire<'_>,
+        doorbells: &[Arc<Doorbell>],
+        options: ChannelOptions,
+        local: &Range<u32>,
+    ) {
+        let &Wire { index, edge, producer, consumer, .. } = wire;
+        match (local.contains(&producer), local.contains(&consumer)) {
+            (false, false) => {}
+            (true, true) => {
+                let bell = |slot: u32| {
+                    let crosses = producer != consumer;
+                    crosses.then(|| doorbells[(slot - local.start) as usize].clone())
+                };
+                let (tx, mut rx) = channel(options, bell(consumer), bell(producer));
+                if edge.wiring == Wiring::OneToOne {
+                    rx.keep_order();
+                }
+                self.output(wire, tx);
+                self.input(wire, rx);
+            }
+            // The pump runs on the same thread as the task: nobody is to be woken.
+            (true, false) => {
+                let (tx, rx) = channel(options, None, None);
+                self.output(wire, tx);
+                self.peer(producer, consumer).sends.push((index, rx));
+            }
+            (false, true) => {
+                // What a barrier pushes through comes on top of the credits: as much as the sender
+                // can have in use.
+                let overdraft = options.credits + 2 * options.overdraft;
+                let (tx, rx) = channel(ChannelOptions { overdraft, ..options }, None, None);
+                self.input(wire, rx);
+                self.peer(consumer, producer).receives.push((index, options.credits, tx));
+            }
+        }
+    }
+
+    fn output(&mut self, wire: &Wire<'_>, tx: ChannelSender) {
+        let ends = self.outputs.entry((wire.edge.from, wire.producer)).or_default();
+        let fresh = || Outlet { operator: wire.operator.clone(), channels: Vec::new() };
+        ends.entry(wire.number).or_insert_with(fresh).channels.push(tx);
+    }
+
+    fn input(&mut self, wire: &Wire<'_>, rx: ChannelReceiver) {
+        let ends = self.inputs.entry((wire.edge.to, wire.consumer)).or_default();
+        ends.push((wire.edge.input, rx));
+    }
+
+    fn peer(&mut self, own: u32, peer: u32) -> &mut PeerChannels {
+        self.remote.entry(own).or_default().entry(peer).or_default()
+    }
+}
+
+/// The places of the subtasks of sources in `local`, in one group for those whose streams meet.
+fn skew_seats(plan: &JobPlan, local: &Range<u32>) -> BTreeMap<(usize, u32), SkewSeat> {
     let group_of = skew::groups(plan.tasks.len(), plan.edges.iter().map(|e| (e.from, e.to)));
     let fed: BTreeSet<usize> = plan.edges.iter().map(|e| e.to).collect();
     let mut members: BTreeMap<usize, Vec<(usize, u32)>> = BTreeMap::new();
     for (number, task) in plan.tasks.iter().enumerate().filter(|(n, _)| !fed.contains(n)) {
-        let subtasks = (0..task.parallelism).map(|subtask| (number, subtask));
+        let here = local.start..local.end.min(task.parallelism);
+        let subtasks = here.map(|subtask| (number, subtask));
         members.entry(group_of[number]).or_default().extend(subtasks);
     }
     let mut seats = BTreeMap::new();

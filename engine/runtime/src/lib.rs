@@ -13,6 +13,7 @@
 //! - [`slot`]: one core's tasks
 //! - [`backend`]: where keyed state is kept
 //! - [`deploy`]: from a job's tasks and edges to the channels and subtasks of each slot
+//! - [`remote`]: channels between this slot and slots of other processes
 //! - [`worker`]: the pinned executors; the only module that knows glommio
 
 #![deny(unsafe_code)]
@@ -32,6 +33,7 @@ pub mod keyed_snapshot;
 pub mod operator;
 pub mod output;
 pub mod process;
+pub mod remote;
 pub mod sink;
 pub mod skew;
 pub mod slot;

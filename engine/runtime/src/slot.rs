@@ -49,6 +49,19 @@ pub enum Round {
     },
 }
 
+impl Round {
+    /// Both rounds: idle only if both were.
+    #[must_use]
+    pub fn and(self, other: Round) -> Round {
+        match (self, other) {
+            (Round::Idle { until: a }, Round::Idle { until: b }) => {
+                Round::Idle { until: [a, b].into_iter().flatten().min() }
+            }
+            _ => Round::Worked,
+        }
+    }
+}
+
 /// The tasks of one slot.
 pub struct Slot {
     seats: Vec<Seat>,

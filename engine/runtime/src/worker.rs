@@ -4,12 +4,17 @@
 //! A slot steps its tasks while they make progress. When none does it spins for a moment, then
 //! parks: rings of other slots, commands and timers wake it. The parking protocol is the
 //! doorbell's: say that you sleep, look once more, sleep.
+//!
+//! A slot with connections to other processes sleeps in their ring instead of glommio's: one sleep
+//! for doorbell, timer and sockets. Nothing else runs on its thread.
 
 mod affinity;
+mod links;
 mod preflight;
 
 use crate::context::{StateDeclaration, SubtaskInfo, TaskEvent};
-use crate::deploy::Blueprint;
+use crate::deploy::{Blueprint, PeerChannels, SlotPart};
+use crate::remote::Pump;
 use crate::slot::{Command, Round, Slot};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use glommio::timer::Timer;
@@ -21,6 +26,10 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 use tidemill_base::clock::SystemClock;
 use tidemill_base::{Clock, Error, Micros, Result};
+use tidemill_net::Connection;
+use tidemill_net::link::LinkOptions;
+use tidemill_net::transport::Transport;
+use tidemill_net::transport::uring::UringTransport;
 use tidemill_ring::Doorbell;
 
 pub use affinity::allowed_cpus;
@@ -47,13 +56,15 @@ pub struct WorkerOptions {
     pub spin_us: Micros,
     /// Whether slots are pinned to CPUs.
     pub pin: bool,
+    /// How connections to slots of other processes are watched.
+    pub link: LinkOptions,
 }
 
 impl WorkerOptions {
     /// Pinned; spinning only where every slot has a CPU of its own.
     pub fn for_slots(slots: usize) -> Self {
         let spin_us = if slots <= allowed_cpus().len() { 50 } else { 0 };
-        WorkerOptions { spin_us, pin: true }
+        WorkerOptions { spin_us, pin: true, link: LinkOptions::default() }
     }
 }
 
@@ -74,8 +85,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts one thread a slot. `sinks` has one entry a slot, `doorbells` are those with which the
-    /// blueprints were deployed.
+    /// Starts one thread a slot, for a job that runs wholly in this process. `sinks` has one entry a
+    /// slot, `doorbells` are those with which the blueprints were deployed.
     ///
     /// # Errors
     /// When io_uring is refused or a thread cannot be started; the message says which setting
@@ -87,38 +98,62 @@ impl Worker {
         clock: &SystemClock,
         options: WorkerOptions,
     ) -> Result<Worker> {
+        let part = |(slot, blueprints)| SlotPart { slot, blueprints, remote: Default::default() };
+        let parts = (0..).zip(slots).map(part).collect();
+        Self::start_connected(parts, Vec::new(), doorbells, sinks, clock, options)
+    }
+
+    /// As [`Worker::start`], for the slots of a job that run in this process, with the connections to
+    /// the others: one for each pair of slots that [`SlotPart::remote`] names.
+    ///
+    /// # Errors
+    /// Also when a connection is missing.
+    pub fn start_connected(
+        parts: Vec<SlotPart>,
+        connections: Vec<Connection>,
+        doorbells: &[Arc<Doorbell>],
+        sinks: Vec<Box<dyn EventSink>>,
+        clock: &SystemClock,
+        options: WorkerOptions,
+    ) -> Result<Worker> {
         check_io_uring()?;
         let cpus = allowed_cpus();
-        let mut handles = Vec::new();
-        for (i, ((blueprints, sink), doorbell)) in
-            slots.into_iter().zip(sinks).zip(doorbells).enumerate()
-        {
+        let mut connections = links::by_pair(connections);
+        let mut worker = Worker { slots: Vec::new() };
+        for ((part, sink), doorbell) in parts.into_iter().zip(sinks).zip(doorbells) {
+            let SlotPart { slot, blueprints, remote } = part;
             let (orders, receiver) = unbounded();
-            let placement = match cpus.get(i % cpus.len().max(1)) {
+            let placement = match cpus.get(slot as usize % cpus.len().max(1)) {
                 Some(&cpu) if options.pin => Placement::Fixed(cpu),
                 _ => Placement::Unbound,
             };
-            let shell = Shell {
+            let (bell, clock) = (doorbell.clone(), clock.clone());
+            // Made on its own thread: a ring of connections stays where it was made.
+            let shell = move || Shell {
+                slot,
                 orders: receiver,
-                doorbell: doorbell.clone(),
+                doorbell: bell,
                 sink,
-                clock: clock.clone(),
+                clock,
                 options,
+                pump: None,
             };
+            let wires = links::of_slot(slot, remote, &mut connections)?;
             let thread = LocalExecutorBuilder::new(placement)
-                .name(&format!("slot-{i}"))
+                .name(&format!("slot-{slot}"))
                 .io_memory(64 << 10)
                 .ring_depth(128)
-                .spawn(move || shell.run(blueprints))
+                .spawn(move || shell().run(blueprints, wires))
                 .map_err(|e| {
                     Error::job(format!(
-                        "cannot start the thread of slot {i}: {e}; \
+                        "cannot start the thread of slot {slot}: {e}; \
                          look at the limits on threads (ulimit -u) and locked memory (ulimit -l)"
                     ))
                 })?;
-            handles.push(SlotHandle { orders, doorbell: doorbell.clone(), thread: Some(thread) });
+            let (doorbell, thread) = (doorbell.clone(), Some(thread));
+            worker.slots.push(SlotHandle { orders, doorbell, thread });
         }
-        Ok(Worker { slots: handles })
+        Ok(worker)
     }
 
     /// Carries a command to every slot.
@@ -158,30 +193,51 @@ impl Drop for Worker {
 
 /// What one slot's thread owns.
 struct Shell {
+    slot: u32,
     orders: Receiver<Order>,
     doorbell: Arc<Doorbell>,
     sink: Box<dyn EventSink>,
     clock: SystemClock,
     options: WorkerOptions,
+    /// The connections to slots of other processes, if there are any.
+    pump: Option<Pump<UringTransport>>,
 }
 
 impl Shell {
-    async fn run(mut self, blueprints: Vec<Blueprint>) {
-        let built: Result<Vec<_>> = blueprints.into_iter().map(Blueprint::build).collect();
-        let result = match built {
-            Ok(tasks) => {
-                let declared = tasks
-                    .iter()
-                    .map(|t| (t.context.info.clone(), t.context.states.borrow().clone()))
-                    .collect();
-                self.sink.ready(declared);
-                self.serve(Slot::new(tasks)).await
-            }
+    async fn run(mut self, blueprints: Vec<Blueprint>, wires: Vec<(Connection, PeerChannels)>) {
+        let result = match self.plug_in(wires) {
+            Ok(()) => self.build_and_serve(blueprints).await,
             Err(e) => Err(e),
         };
+        if let Some(pump) = &mut self.pump {
+            let reason = match &result {
+                Ok(()) => String::from("its worker was stopped"),
+                Err(e) => format!("it has failed: {e}"),
+            };
+            pump.goodbye(&reason, self.clock.now());
+        }
         if let Err(error) = result {
             self.sink.failed(error);
         }
+    }
+
+    fn plug_in(&mut self, wires: Vec<(Connection, PeerChannels)>) -> Result<()> {
+        if !wires.is_empty() {
+            let now = self.clock.now();
+            self.pump = Some(links::pump(self.slot, wires, self.options.link, now)?);
+        }
+        Ok(())
+    }
+
+    async fn build_and_serve(&mut self, blueprints: Vec<Blueprint>) -> Result<()> {
+        let built: Result<Vec<_>> = blueprints.into_iter().map(Blueprint::build).collect();
+        let tasks = built?;
+        let declared = tasks
+            .iter()
+            .map(|t| (t.context.info.clone(), t.context.states.borrow().clone()))
+            .collect();
+        self.sink.ready(declared);
+        self.serve(Slot::new(tasks)).await
     }
 
     async fn serve(&mut self, mut slot: Slot) -> Result<()> {
@@ -194,7 +250,11 @@ impl Shell {
             if self.options.spin_us > 0 && self.spin(&mut slot)? {
                 continue;
             }
-            if self.park(&mut slot, until).await? {
+            let stop = match self.pump {
+                Some(_) => self.park_in_ring(&mut slot)?,
+                None => self.park(&mut slot, until).await?,
+            };
+            if stop {
                 return Ok(());
             }
         }
@@ -210,7 +270,7 @@ impl Shell {
             }
             ordered = true;
         }
-        let mut round = slot.round(&self.clock)?;
+        let mut round = self.work(slot)?;
         if self.carry_events(slot) {
             // The writer is behind: it wakes nobody, so look again soon.
             let soon = self.clock.now() + 1_000;
@@ -219,6 +279,13 @@ impl Shell {
             }
         }
         Ok((if ordered { Round::Worked } else { round }, false))
+    }
+
+    /// A round over the tasks, and over the connections if there are any.
+    fn work(&mut self, slot: &mut Slot) -> Result<Round> {
+        let round = slot.round(&self.clock)?;
+        let Some(pump) = &mut self.pump else { return Ok(round) };
+        Ok(round.and(pump.round(self.clock.now())?))
     }
 
     /// True if events were left.
@@ -242,7 +309,7 @@ impl Shell {
         let end = self.clock.now() + self.options.spin_us;
         while self.clock.now() < end {
             std::hint::spin_loop();
-            if !self.orders.is_empty() || slot.round(&self.clock)? == Round::Worked {
+            if !self.orders.is_empty() || self.work(slot)? == Round::Worked {
                 return Ok(true);
             }
         }
@@ -284,5 +351,25 @@ impl Shell {
             Poll::Pending
         })
         .await
+    }
+
+    /// As [`Shell::park`], in the ring of the connections. True if told to stop.
+    fn park_in_ring(&mut self, slot: &mut Slot) -> Result<bool> {
+        let Some(waker) = self.pump.as_mut().map(|pump| pump.transport().waker()) else {
+            return Ok(false);
+        };
+        self.doorbell.register(&waker);
+        self.doorbell.prepare_park();
+        let looked = self.round(slot);
+        let parked = match (looked, &mut self.pump) {
+            (Ok((Round::Idle { until }, false)), Some(pump)) => {
+                let now = self.clock.now();
+                let most = until.map(|at| at.saturating_sub(now).max(1));
+                pump.transport().park(most).map(|()| false)
+            }
+            (looked, _) => looked.map(|(_, stop)| stop),
+        };
+        self.doorbell.cancel_park();
+        parked
     }
 }
