@@ -5,6 +5,8 @@ use serde::Serialize;
 use std::fmt::{Display, Write as _};
 use std::io::{self, ErrorKind};
 use std::marker::PhantomData;
+use std::sync::Arc;
+use tidemill_base::metrics::TaskMetrics;
 use tidemill_base::{Error, Record, Result, Timestamp};
 use tidemill_runtime::sink::{Sink, SinkContext, SinkWriter};
 
@@ -66,8 +68,9 @@ where
 {
     type Writer = StdoutWriter<F>;
 
-    fn open(&self, _: &SinkContext) -> Result<StdoutWriter<F>> {
-        Ok(StdoutWriter { format: self.format.clone(), text: String::new(), out: io::stdout() })
+    fn open(&self, cx: &SinkContext) -> Result<StdoutWriter<F>> {
+        let (format, metrics) = (self.format.clone(), cx.context.metrics.clone());
+        Ok(StdoutWriter { format, text: String::new(), out: io::stdout(), metrics })
     }
     fn name(&self) -> String {
         String::from("stdout")
@@ -79,6 +82,7 @@ pub struct StdoutWriter<F, W = io::Stdout> {
     format: F,
     text: String,
     out: W,
+    metrics: Arc<TaskMetrics>,
 }
 
 impl<F, W: io::Write> StdoutWriter<F, W> {
@@ -88,6 +92,7 @@ impl<F, W: io::Write> StdoutWriter<F, W> {
             return Ok(());
         }
         let written = self.out.write_all(self.text.as_bytes()).and_then(|()| self.out.flush());
+        self.metrics.bytes_out.add(self.text.len() as u64);
         self.text.clear();
         written.map_err(|error| match error.kind() {
             ErrorKind::BrokenPipe => Error::job("standard output was closed by its reader"),
@@ -158,7 +163,7 @@ mod tests {
 
     fn writer<W: io::Write + 'static>(out: W) -> impl SinkWriter<(String, u64)> {
         let format = |(word, n): (&str, u64), out: &mut String| write!(out, "{word} {n}");
-        StdoutWriter { format, text: String::new(), out }
+        StdoutWriter { format, text: String::new(), out, metrics: Arc::default() }
     }
 
     #[test]

@@ -8,6 +8,8 @@ use crate::text::Written;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tidemill_base::metrics::TaskMetrics;
 use tidemill_base::{Error, Record, Result, Timestamp};
 use tidemill_runtime::output::heir;
 use tidemill_runtime::sink::{SinkContext, SinkWriter};
@@ -45,6 +47,7 @@ pub struct FileWriter<F> {
     created: u64,
     text: String,
     current: Option<Hidden>,
+    metrics: Arc<TaskMetrics>,
     /// Closed and durable since the last barrier: name and length.
     closed: Vec<(String, u64)>,
     /// By epoch.
@@ -61,6 +64,7 @@ impl<F> FileWriter<F> {
             attempt: info.attempt,
             restored_epoch: cx.context.restored.as_ref().map_or(0, |r| r.epoch),
             created: 0,
+            metrics: cx.context.metrics.clone(),
             text: String::new(),
             current: None,
             closed: Vec::new(),
@@ -135,6 +139,7 @@ impl<F> FileWriter<F> {
         };
         disk.write(&hidden.file, &hidden.path, self.text.as_bytes())?;
         hidden.bytes += self.text.len() as u64;
+        self.metrics.bytes_out.add(self.text.len() as u64);
         self.text.clear();
         self.current = Some(hidden);
         Ok(())

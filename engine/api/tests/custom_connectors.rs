@@ -117,3 +117,64 @@ fn a_finished_job_restores_as_finished() {
     assert_eq!(run(false), 10_000);
     assert_eq!(run(true), 0);
 }
+
+/// Only subtask 0 has a split. All end when enough windows have fired.
+#[derive(Clone)]
+struct OneSplit {
+    fired: Arc<AtomicU64>,
+}
+
+struct OneSplitReader {
+    next: Option<i64>,
+    fired: Arc<AtomicU64>,
+}
+
+impl Source for OneSplit {
+    type Item = u64;
+    type Reader = OneSplitReader;
+    fn open(&self, cx: &SourceContext) -> Result<OneSplitReader> {
+        Ok(OneSplitReader { next: (cx.subtask == 0).then_some(0), fired: self.fired.clone() })
+    }
+    fn name(&self) -> String {
+        "one split".into()
+    }
+}
+
+impl SourceReader for OneSplitReader {
+    type Item = u64;
+    fn poll<O: Emit<u64>>(&mut self, out: &mut O) -> Result<Polled> {
+        if self.fired.load(Ordering::Relaxed) >= 50 {
+            return Ok(Polled::End);
+        }
+        if let Some(next) = &mut self.next {
+            out.split(0);
+            out.emit(7, *next);
+            *next += 1;
+        }
+        Ok(Polled::Idle { until: None })
+    }
+    fn snapshot(&mut self) -> Result<Vec<Vec<u8>>> {
+        Ok(vec![self.next.unwrap_or(-1).to_le_bytes().to_vec()])
+    }
+}
+
+/// A subtask without a split is idle from the start: windows fire long before 10 s, after which
+/// a silent split is idle.
+#[test]
+fn a_subtask_without_a_split_holds_no_watermark_back() {
+    let fired = Arc::new(AtomicU64::new(0));
+    let counted = fired.clone();
+    let env = Env::new("one split").parallelism(3);
+    let time = tidemill::source_time();
+    env.add_source_with(OneSplit { fired: fired.clone() }, time)
+        .key_by::<u64, _>(|n| *n)
+        .window(tidemill::Tumbling::of(Duration::from_millis(1)))
+        .count()
+        .inspect(move |_, _| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        })
+        .add_sink(tidemill::connectors::DiscardSink);
+    let summary = env.execute().unwrap();
+    assert!(summary.running_us < 8_000_000, "{summary:?}");
+    assert!(fired.load(Ordering::Relaxed) >= 50);
+}

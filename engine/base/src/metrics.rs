@@ -136,11 +136,11 @@ impl Open {
 pub struct TaskMetrics {
     /// Records read from channels, or emitted by the source.
     pub records_in: Counter,
-    /// Records written to channels.
+    /// Records written to channels, and by sinks.
     pub records_out: Counter,
     /// Bytes of batches read.
     pub bytes_in: Counter,
-    /// Bytes of batches written.
+    /// Bytes of batches written, and of what sinks write that count them.
     pub bytes_out: Counter,
     /// Records dropped because their window had closed.
     pub late_dropped: Counter,

@@ -41,7 +41,8 @@ pub struct SinkContext {
 ///
 /// Law: `commit` after a restore gives the same outcome as before the crash, any number of times.
 pub trait SinkWriter<T: Record>: 'static {
-    /// Takes one record.
+    /// Takes one record. A writer that knows how many bytes it writes adds them to the counter
+    /// `context.metrics.bytes_out`; records are counted by the engine.
     fn write(&mut self, view: T::View<'_>, timestamp: Timestamp) -> Result<()>;
 
     /// Event time has passed this watermark.
@@ -81,6 +82,8 @@ pub struct SinkStage<T, W> {
     section: SectionId,
     writer: W,
     context: Context,
+    /// Records written since the counter was told.
+    written: u64,
     record: PhantomData<fn(T)>,
 }
 
@@ -107,7 +110,8 @@ impl<T: Record, W: SinkWriter<T>> SinkStage<T, W> {
             context: context.clone(),
         };
         let writer = sink.open(&cx)?;
-        Ok(SinkStage { operator, section, writer, context: context.clone(), record: PhantomData })
+        let (context, record) = (context.clone(), PhantomData);
+        Ok(SinkStage { operator, section, writer, context, written: 0, record })
     }
 }
 
@@ -117,12 +121,19 @@ impl<T: Record, W: SinkWriter<T>> Stage<T> for SinkStage<T, W> {
         let blame = Blame::new(self.operator, view);
         let written = self.writer.write(view, timestamp);
         blame.clear();
+        self.written += 1;
         if let Err(error) = written {
             self.context.failure.set(error);
         }
     }
 
+    fn end_run(&mut self) {
+        self.context.metrics.records_out.add(std::mem::take(&mut self.written));
+    }
+
     fn control(&mut self, control: Control) -> Result<()> {
+        // A stage before it may have held records until now.
+        self.end_run();
         match control {
             Control::Watermark(w) => self.writer.watermark(w),
             Control::Flush => self.writer.flush(),

@@ -20,6 +20,8 @@ pub enum Faults {
     None,
     /// This one alone, as when a disk is full for a moment.
     Once(u64),
+    /// From the first one on, up to the second, which works again.
+    Between(u64, u64),
     /// This one and all after it, as when the process or the disk died.
     From(u64),
     /// As `From`, but the first one takes effect although it reports a failure.
@@ -43,6 +45,7 @@ enum Outcome {
 fn outcome(faults: Faults, n: u64) -> Outcome {
     match faults {
         Faults::Once(k) if n == k => Outcome::Fail,
+        Faults::Between(from, to) if (from..to).contains(&n) => Outcome::Fail,
         Faults::From(k) if n >= k => Outcome::Fail,
         Faults::FromAfterEffect(k) if n == k => Outcome::DoAndFail,
         Faults::FromAfterEffect(k) if n > k => Outcome::Fail,

@@ -233,15 +233,18 @@ const TASK_FAMILIES: &[TaskFamily] = &[
     (
         "tidemill_records_out_total",
         Kind::Counter,
-        "Records written to channels; 0 where the chain ends in a sink.",
+        "Records written to channels, or by the sink.",
         |m| Some(Value::Count(m.records_out.get())),
     ),
     ("tidemill_bytes_in_total", Kind::Counter, "Bytes of batches read from channels.", |m| {
         Some(Value::Count(m.bytes_in.get()))
     }),
-    ("tidemill_bytes_out_total", Kind::Counter, "Bytes of batches written to channels.", |m| {
-        Some(Value::Count(m.bytes_out.get()))
-    }),
+    (
+        "tidemill_bytes_out_total",
+        Kind::Counter,
+        "Bytes of batches written to channels, or by a file sink or standard output.",
+        |m| Some(Value::Count(m.bytes_out.get())),
+    ),
     (
         "tidemill_late_records_dropped_total",
         Kind::Counter,

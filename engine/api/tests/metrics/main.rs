@@ -202,7 +202,7 @@ fn check_counts(s: &Scrape) {
     assert_eq!(s.sum("tidemill_records_in_total", source), Some(20_000.0));
     assert_eq!(s.sum("tidemill_records_out_total", source), Some(20_000.0));
     assert_eq!(s.sum("tidemill_records_in_total", "rows"), Some(20_000.0));
-    assert_eq!(s.sum("tidemill_records_out_total", "rows"), Some(0.0));
+    assert_eq!(s.sum("tidemill_records_out_total", "rows"), Some(20_000.0));
     assert_eq!(s.sum("tidemill_bytes_in_total", source), Some(0.0));
     let bytes = s.sum("tidemill_bytes_out_total", source).unwrap();
     assert!(bytes >= 20_000.0 * 8.0, "{bytes} bytes");

@@ -14,6 +14,8 @@
 //!   C3  Of an epoch that is not Finished, no object becomes visible.
 //!   C4  An epoch finishes only when every expected subtask, and every subtask that handed in a
 //!       chunk, is done.
+//!   C5  What was stored of an epoch that was given up after Finished, or whose commit surely failed,
+//!       is removed at once, or else before the next epoch begins: it may be what fills the disk.
 //!
 //! `Begin` may come late: a barrier can reach a subtask over a faster way than the coordinator's
 //! trigger does, so the first job of an epoch opens it, whichever it is.
@@ -151,6 +153,10 @@ pub struct WriterCore {
     open: BTreeMap<u64, Open>,
     settled: BTreeSet<u64>,
     settled_below: u64,
+    /// Finished, and neither committed nor given up yet.
+    finished: BTreeSet<u64>,
+    /// Given up, and what was stored of them could not be removed (C5).
+    leftovers: BTreeSet<u64>,
 }
 
 /// An epoch that is being written.
@@ -170,6 +176,8 @@ impl WriterCore {
             open: BTreeMap::new(),
             settled: BTreeSet::new(),
             settled_below: 0,
+            finished: BTreeSet::new(),
+            leftovers: BTreeSet::new(),
         }
     }
 
@@ -197,9 +205,13 @@ impl WriterCore {
                     out.push(Event::Aborted { epoch });
                 }
                 self.settle(epoch);
+                if self.finished.remove(&epoch) {
+                    self.discard(epoch);
+                }
             }
             Job::Commit { manifest } => out.push(self.commit(&manifest)),
             Job::Retain { policy, in_flight, suspect } => {
+                self.clear_leftovers();
                 out.push(self.retain(policy, in_flight, &suspect));
             }
         }
@@ -237,6 +249,7 @@ impl WriterCore {
             if self.is_settled(epoch) {
                 return;
             }
+            self.clear_leftovers();
             match Open::begin(&*self.store, epoch, &self.object) {
                 Ok(open) => self.open.insert(epoch, open),
                 Err(error) => return self.fail(epoch, error, out),
@@ -273,17 +286,47 @@ impl WriterCore {
         match open.finish(&place) {
             Ok(part) => {
                 self.settle(epoch);
+                self.finished.insert(epoch);
+                if self.finished.len() > SETTLED_MAX {
+                    self.finished.pop_first();
+                }
                 out.push(Event::Finished { epoch, part });
             }
             Err(error) => self.fail(epoch, error, out),
         }
     }
 
-    fn commit(&self, manifest: &Manifest) -> Event {
+    fn commit(&mut self, manifest: &Manifest) -> Event {
         let epoch = manifest.epoch;
+        self.finished.remove(&epoch);
         match self.store.put_manifest(manifest) {
             Ok(()) => Event::Committed { epoch },
-            Err(error) => Event::Failed { epoch, error },
+            Err(error) => {
+                if !matches!(error, Error::InDoubt(_)) {
+                    self.discard(epoch);
+                }
+                Event::Failed { epoch, error }
+            }
+        }
+    }
+
+    /// Removes what was stored of an epoch that has no manifest and will never have one (C5).
+    fn discard(&mut self, epoch: u64) {
+        match self.store.read_manifest(epoch).and_then(|manifest| match manifest {
+            None => self.store.delete(epoch),
+            Some(_) => Ok(()),
+        }) {
+            Ok(()) => self.leftovers.remove(&epoch),
+            Err(error) => {
+                tracing::debug!(epoch, "what is stored of it is removed later: {error}");
+                self.leftovers.insert(epoch)
+            }
+        };
+    }
+
+    fn clear_leftovers(&mut self) {
+        for epoch in self.leftovers.clone() {
+            self.discard(epoch);
         }
     }
 

@@ -258,3 +258,41 @@ fn a_full_queue_hands_the_job_back() {
     let Ok(Event::Finished { part, .. }) = inbox.recv() else { panic!() };
     assert_eq!(part.object.chunks, u64::from(taken) + 1);
 }
+
+/// C5: a manifest for which there is no place leaves no data object behind, nor does an epoch that
+/// is given up after it was finished; where removing fails too, the next epoch's begin does it.
+#[test]
+fn what_a_failed_commit_leaves_is_removed() {
+    let jobs = |epoch| [chunk(epoch, 1, 0), done(epoch, 1, 0), Job::Finish { epoch }];
+    let manifest = |events: &[Event]| {
+        let Some(Event::Finished { epoch, part }) = events.last() else { panic!("{events:?}") };
+        let mut facts = testing::facts(*epoch, false);
+        facts.operators.truncate(1);
+        (facts.operators[0].id, facts.operators[0].parallelism) = (1, 1);
+        Box::new(Manifest::assemble(facts, [part.clone()]))
+    };
+    let there = |store: &MemoryStore, epoch| store.open_object(epoch, "worker-0.data").is_ok();
+    // How many operations an epoch takes, and where its commit is among them.
+    let probe = FaultyStore::new(MemoryStore::new(), Faults::None);
+    let probe = Arc::new(probe);
+    run_all(&mut WriterCore::new(probe.clone(), 0), jobs(3));
+    let commit = probe.operations();
+    for (failures, gone_at_once) in [(1, true), (2, false)] {
+        let inner = MemoryStore::new();
+        let store =
+            Arc::new(FaultyStore::new(inner.clone(), Faults::Between(commit, commit + failures)));
+        let mut core = WriterCore::new(store, 0);
+        let finished = run_all(&mut core, jobs(3));
+        assert!(there(&inner, 3));
+        let events = run_all(&mut core, [Job::Commit { manifest: manifest(&finished) }]);
+        assert!(matches!(events[..], [Event::Failed { epoch: 3, .. }]), "{events:?}");
+        assert_eq!(there(&inner, 3), !gone_at_once);
+        let finished = run_all(&mut core, jobs(4));
+        assert!(!there(&inner, 3) && there(&inner, 4));
+        let events = run_all(&mut core, [Job::Commit { manifest: manifest(&finished) }]);
+        assert_eq!(events, [Event::Committed { epoch: 4 }]);
+        // Too late to give it up; a finished one goes.
+        run_all(&mut core, jobs(5).into_iter().chain([4, 5].map(|epoch| Job::Abort { epoch })));
+        assert!(there(&inner, 4) && !there(&inner, 5));
+    }
+}
