@@ -50,11 +50,15 @@ pub enum Kind {
     Connect,
     /// source -> key_by, source -> broadcast: process -> sink
     Rules,
+    /// source with late records -> key_by -> tumbling window -> sink, late records -> sink
+    Late,
+    /// source -> key_by -> process with processing-time timers -> sink
+    Ticks,
 }
 
 impl Kind {
     /// All jobs.
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Rebalance,
         Kind::Rolling,
         Kind::Chain,
@@ -69,6 +73,8 @@ impl Kind {
         Kind::WindowJoin,
         Kind::Connect,
         Kind::Rules,
+        Kind::Late,
+        Kind::Ticks,
     ];
 
     /// Number of sources.
@@ -83,7 +89,7 @@ impl Kind {
     /// Number of sinks.
     pub fn sinks(self) -> usize {
         match self {
-            Kind::Shared | Kind::Timers => 2,
+            Kind::Shared | Kind::Timers | Kind::Late => 2,
             _ => 1,
         }
     }
@@ -105,7 +111,7 @@ impl Kind {
     pub fn key(self, split: u64, random: u64) -> u64 {
         match self {
             Kind::Rebalance | Kind::Tumbling | Kind::Sliding | Kind::Session => random,
-            Kind::Timers | Kind::Interval | Kind::WindowJoin => random,
+            Kind::Timers | Kind::Interval | Kind::WindowJoin | Kind::Late | Kind::Ticks => random,
             _ => random * 100 + split,
         }
     }
@@ -132,7 +138,7 @@ impl Parts<'_> {
         let source = SplitSource::new(input, self.scenario.pace, seed);
         let time = event_time(|event: EventView<'_>| event.at)
             .out_of_order(Duration::from_millis(DISORDER_MS as u64))
-            .idle_after(None);
+            .idle_after(self.scenario.idle_after_ms.map(Duration::from_millis));
         env.add_source_with(source, time).uid(&format!("source {i}"))
     }
 }
@@ -156,6 +162,8 @@ pub fn compose(parts: &Parts<'_>) -> Env {
         Kind::WindowJoin => joined::window(parts, &env),
         Kind::Connect => joined::connect(parts, &env),
         Kind::Rules => joined::rules(parts, &env),
+        Kind::Late => windowed::late(parts, &env),
+        Kind::Ticks => processed::ticks(parts, &env),
     }
     env
 }
@@ -179,8 +187,23 @@ pub fn oracle(scenario: &Scenario, sink: usize) -> Vec<String> {
         (Kind::WindowJoin, _) => joined::window_oracle(&inputs),
         (Kind::Connect, _) => joined::connect_oracle(&inputs),
         (Kind::Rules, _) => joined::rules_oracle(inputs[0]),
+        (Kind::Late, 0) => windowed::late_oracle(inputs[0]),
+        (Kind::Late, _) => Vec::new(),
+        (Kind::Ticks, _) => processed::ticks_oracle(inputs[0]),
         (Kind::Shared, _) => keyed::broadcast_oracle(inputs[0], scenario.lives[0].parallelism),
     };
     rows.sort();
+    rows
+}
+
+/// What the sinks have committed, without what a schedule may decide: whether a record is late, and
+/// between which two others a timer fires.
+pub fn settled(kind: Kind, committed: Vec<Vec<String>>) -> Vec<Vec<String>> {
+    let mut rows = match kind {
+        Kind::Late => vec![windowed::late_settled(&committed), Vec::new()],
+        Kind::Ticks => vec![processed::ticks_settled(&committed[0])],
+        _ => committed,
+    };
+    rows.iter_mut().for_each(|rows| rows.sort());
     rows
 }

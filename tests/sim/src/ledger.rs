@@ -30,6 +30,8 @@ struct Transaction {
 struct Inner {
     transactions: BTreeMap<u64, Transaction>,
     violations: Vec<String>,
+    /// The newest epoch that a sink has committed.
+    settled: u64,
 }
 
 /// The store; clones share it.
@@ -57,6 +59,11 @@ impl Ledger {
     /// The first of what happened and must not.
     pub fn first_violation(&self) -> Option<String> {
         self.lock().violations.first().cloned()
+    }
+
+    /// The newest epoch that any sink has committed: what is in it is visible.
+    pub fn settled(&self) -> u64 {
+        self.lock().settled
     }
 
     /// All sinks of an attempt are open: what is still prepared belongs to nobody.
@@ -94,7 +101,7 @@ impl Ledger {
 
     fn commit(&self, id: u64, place: &str) {
         let mut inner = self.lock();
-        let Inner { transactions, violations } = &mut *inner;
+        let Inner { transactions, violations, .. } = &mut *inner;
         match transactions.get_mut(&id) {
             Some(t) if t.state == State::Dropped => {
                 violations.push(format!("L2: {place} commits transaction {id}, which is dropped"));
@@ -122,6 +129,10 @@ impl Sink<String> for LedgerSink {
 
     fn open(&self, cx: &SinkContext) -> Result<LedgerWriter> {
         let place = format!("sink {} subtask {}", self.sink, cx.subtask);
+        if let Some(restored) = &cx.context.restored {
+            let mut inner = self.ledger.lock();
+            inner.settled = inner.settled.max(restored.epoch);
+        }
         for entry in cx.restored.iter().flatten() {
             match <[u8; 8]>::try_from(entry.as_slice()) {
                 Ok(id) => self.ledger.commit(u64::from_le_bytes(id), &place),
@@ -209,6 +220,10 @@ impl SinkWriter<String> for LedgerWriter {
             self.violation(format!("epoch {epoch} committed, prepared only {}", self.prepared));
         }
         self.settled = self.settled.max(epoch);
+        {
+            let mut inner = self.ledger.lock();
+            inner.settled = inner.settled.max(epoch);
+        }
         for (_, id) in self.pending.extract_if(.., |(e, _)| *e <= epoch) {
             self.ledger.commit(id, &self.place);
         }

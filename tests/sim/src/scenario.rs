@@ -73,6 +73,11 @@ pub struct Scenario {
     pub strict: bool,
     /// The longest time that passes between two steps.
     pub step_us: Micros,
+    /// A split without records is idle after so many milliseconds; `None`: never.
+    pub idle_after_ms: Option<u64>,
+    /// How likely, in percent, the newest checkpoint is damaged between two lives. Only one that no
+    /// sink has committed: going back behind what is visible is not exactly once.
+    pub damage: u64,
     /// How far a source may be ahead of the slowest, in milliseconds of event time.
     pub max_skew_ms: Option<u64>,
     /// The lives; the last one ends by itself.
@@ -118,8 +123,15 @@ impl Scenario {
 
     fn of(seed: u64, kind: Kind, rng: &mut Rng) -> Self {
         let padded = rng.pick(&[0, 300, 1_000, 1_000, 9_000]);
+        let idle_after_ms = rng.pick(&[None, None, Some(1), Some(10)]);
+        let silent = |rng: &mut Rng| if idle_after_ms.is_some() { rng.index(3) } else { 0 };
         let inputs = (0..kind.sources())
-            .map(|_| Arc::new(input(kind, padded, &[10, 60, 150, 400], rng)))
+            .map(|_| {
+                let mut input = input(kind, padded, &[10, 60, 150, 400], rng);
+                input.silent = silent(rng);
+                input.splits.extend((0..input.silent).map(|_| Vec::new()));
+                Arc::new(input)
+            })
             .collect();
         let step_us = rng.pick(&[2, 20, 100, 400]);
         let pace = Pace {
@@ -150,6 +162,8 @@ impl Scenario {
             writer_queue: rng.pick(&[16, 64]),
             strict: rng.percent(35),
             step_us,
+            idle_after_ms,
+            damage: rng.pick(&[0, 0, 50, 100]),
             max_skew_ms: rng.pick(&[None, None, Some(0), Some(50), Some(500)]),
             lives,
         }
@@ -208,7 +222,8 @@ fn input(kind: Kind, padding: u64, sizes: &[u64], rng: &mut Rng) -> Input {
                 let key = kind.key(split, rng.below(keys));
                 let count = counts.entry((split, key)).or_insert(0);
                 *count += 1;
-                let jitter = rng.below(crate::jobs::DISORDER_MS as u64) as i64;
+                let late = if kind == Kind::Late && rng.percent(15) { rng.below(400) } else { 0 };
+                let jitter = (rng.below(crate::jobs::DISORDER_MS as u64) + late) as i64;
                 let pad = if padding > 0 { rng.below(padding) as usize } else { 0 };
                 // Now and then one that is larger than a buffer.
                 let pad = if padding > 5_000 && rng.percent(2) { 40_000 } else { pad };
@@ -223,5 +238,5 @@ fn input(kind: Kind, padding: u64, sizes: &[u64], rng: &mut Rng) -> Input {
             })
             .collect()
     });
-    Input { splits: splits.collect() }
+    Input { splits: splits.collect(), silent: 0 }
 }

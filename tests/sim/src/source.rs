@@ -32,6 +32,8 @@ pub struct Event {
 pub struct Input {
     /// The splits.
     pub splits: Vec<Vec<Event>>,
+    /// So many of the last splits have no record and never end by themselves.
+    pub silent: usize,
 }
 
 impl Input {
@@ -163,10 +165,15 @@ impl SourceReader for SplitReader {
             (0..self.splits.len()).for_each(|i| out.split(i));
             now
         });
-        let open: Vec<usize> = (0..self.splits.len()).filter(|&i| !self.splits[i].ended).collect();
+        let speaks = self.input.splits.len() - self.input.silent;
+        let speaking = |i: &usize| (self.splits[*i].split as usize) < speaks;
+        let mine: Vec<usize> = (0..self.splits.len()).filter(speaking).collect();
+        let open: Vec<usize> = mine.iter().copied().filter(|&i| !self.splits[i].ended).collect();
+        // What has records is not idle because others are in turn.
+        open.iter().for_each(|&i| out.active(i));
         if open.is_empty() {
             let until = opened_at + self.linger_us;
-            let done = !self.splits.is_empty() || now >= until;
+            let done = !mine.is_empty() || now >= until;
             return Ok(if done { Polled::End } else { Polled::Idle { until: Some(until) } });
         }
         let i = self.rng.pick(&open);

@@ -20,16 +20,17 @@ mod attempt;
 mod schedule;
 mod seat;
 
-use crate::jobs::{Parts, compose, oracle};
+use crate::jobs::{Parts, compose, oracle, settled};
 use crate::ledger::Ledger;
 use crate::rng::Rng;
 use crate::scenario::{Life, Scenario};
 use attempt::{Attempt, Ending, Start};
+use std::collections::BTreeSet;
 use tidemill::job::restore::load_latest;
 use tidemill_base::Clock;
 use tidemill_base::clock::ManualClock;
 use tidemill_coordination::Outcome;
-use tidemill_snapshot::MemoryStore;
+use tidemill_snapshot::{MemoryStore, SnapshotStore};
 
 /// Iterations of one life after which it is taken for stuck.
 const ITERATIONS_MAX: u64 = 3_000_000;
@@ -58,6 +59,8 @@ pub struct Report {
     pub channel_state: u64,
     /// Rows committed.
     pub rows: u64,
+    /// Checkpoints that were damaged, so that an older one was restored.
+    pub damaged: u64,
 }
 
 /// Plays a scenario to its end.
@@ -71,14 +74,15 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
         clock: ManualClock::new(),
         store: MemoryStore::new(),
         report: Report::default(),
+        spoilt: BTreeSet::new(),
     };
     world.clock.advance(1);
     let ledger = Ledger::new(world.store.clone());
     world.play(&ledger)?;
-    for sink in 0..scenario.kind.sinks() {
-        let committed = ledger.committed(sink);
-        world.report.rows += committed.len() as u64;
-        compare(sink, &committed, &oracle(scenario, sink))?;
+    let committed: Vec<_> = (0..scenario.kind.sinks()).map(|i| ledger.committed(i)).collect();
+    world.report.rows += committed.iter().map(|rows| rows.len() as u64).sum::<u64>();
+    for (sink, rows) in settled(scenario.kind, committed).iter().enumerate() {
+        compare(sink, rows, &oracle(scenario, sink))?;
     }
     match ledger.prepared() {
         0 => Ok(world.report),
@@ -92,6 +96,8 @@ struct World<'a> {
     clock: ManualClock,
     store: MemoryStore,
     report: Report,
+    /// Epochs that have been damaged.
+    spoilt: BTreeSet<u64>,
 }
 
 impl World<'_> {
@@ -103,6 +109,9 @@ impl World<'_> {
         for number in 0u64.. {
             let life = lives.next().copied().unwrap_or(last);
             self.report.lives += 1;
+            if self.rng.percent(self.scenario.damage) {
+                self.damage(ledger)?;
+            }
             let (ending, last_epoch) = self.live(&life, number, known_epoch, ledger)?;
             self.note(number);
             if let Some(violation) = ledger.first_violation() {
@@ -121,6 +130,33 @@ impl World<'_> {
                 ));
             }
         }
+        Ok(())
+    }
+
+    /// Damages the newest checkpoint, where there is another and no sink has committed it.
+    fn damage(&mut self, ledger: &Ledger) -> Result<(), String> {
+        let listed = self.store.list().map_err(|e| format!("list: {e}"))?;
+        let mut committed = listed.iter().filter(|id| id.committed).map(|id| id.epoch);
+        let (Some(newest), Some(before)) = (committed.next(), committed.next()) else {
+            return Ok(());
+        };
+        if newest <= ledger.settled() || self.spoilt.contains(&newest) {
+            return Ok(());
+        }
+        if self.spoilt.contains(&before) {
+            return Ok(());
+        }
+        let (file, at) = (self.rng.pick(&["manifest.json", "worker-0.data"]), self.rng.draw());
+        let torn = self.rng.percent(30);
+        let there = self.store.tamper(newest, file, |bytes| {
+            let at = at as usize % bytes.len().max(1);
+            match bytes.get_mut(at) {
+                Some(byte) if !torn => *byte ^= 0x5a,
+                _ => bytes.truncate(at),
+            }
+        });
+        self.spoilt.insert(newest);
+        self.report.damaged += u64::from(there);
         Ok(())
     }
 

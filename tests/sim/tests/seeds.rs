@@ -89,4 +89,5 @@ fn add(total: &mut Report, report: &Report) {
     total.blocked += report.blocked;
     total.channel_state += report.channel_state;
     total.rows += report.rows;
+    total.damaged += report.damaged;
 }

@@ -1,9 +1,12 @@
-//! A job with states, timers and a side output of its own: tumbling windows written by hand.
+//! Jobs with states, timers and a side output of their own: tumbling windows written by hand, and
+//! counts that processing time emits.
 
 use super::Parts;
 use crate::source::{Event, EventView, Input};
 use std::collections::BTreeMap;
-use tidemill::{Env, KeyedProcess, MapState, OutputTag, ProcessContext, Result, States, Timer};
+use tidemill::{
+    Env, KeyedProcess, MapState, OutputTag, ProcessContext, Result, States, Timer, TimerKind,
+};
 
 const SIZE_MS: i64 = 80;
 
@@ -87,4 +90,94 @@ pub(super) fn timers_oracle(input: &Input) -> Vec<String> {
 pub(super) fn odd_oracle(input: &Input) -> Vec<String> {
     let odds = input.events().filter(|e| e.value % 2 == 1);
     odds.map(|e| odd(e.key, e.split, e.seq)).collect()
+}
+
+/// Counts the records of a key until a timer of processing time emits the count; the end of the
+/// input, which is the only thing that such far event time waits for, emits the rest.
+#[derive(Clone)]
+struct Ticks;
+
+const TICK_MS: i64 = 3;
+const FAR: i64 = 1 << 50;
+
+impl KeyedProcess<u64, Event> for Ticks {
+    type Out = String;
+    /// The count, and when it is due.
+    type State = MapState<u64, (u64, i64)>;
+
+    fn open(&self, states: &mut States<u64>) -> Result<Self::State> {
+        states.map("count", None)
+    }
+
+    fn process(
+        &mut self,
+        count: &mut Self::State,
+        _: EventView<'_>,
+        cx: &mut ProcessContext<'_, u64, String>,
+    ) {
+        let due = cx.processing_time() + TICK_MS;
+        let mut first = false;
+        count.update(0, |(n, at)| {
+            first = *n == 0;
+            if first {
+                *at = due;
+            }
+            *n += 1;
+        });
+        if first {
+            cx.register_processing_timer(due);
+            cx.register_event_timer(FAR);
+        }
+    }
+
+    fn on_timer(
+        &mut self,
+        count: &mut Self::State,
+        timer: Timer,
+        cx: &mut ProcessContext<'_, u64, String>,
+    ) {
+        let (n, due) = count.remove(0).unwrap_or_default();
+        let ticks = timer.kind == TimerKind::Processing;
+        // The end of the input may have been faster (n = 0); no other timer is registered.
+        if ticks && (timer.time > cx.processing_time() || (n > 0 && timer.time != due)) {
+            let (key, time, now) = (cx.key(), timer.time, cx.processing_time());
+            cx.emit(&format!("{key}: timer {time}, due {due}, at {now}"));
+        }
+        if n > 0 {
+            cx.emit(&format!("{} {n}", cx.key()));
+        }
+    }
+}
+
+/// source -> key_by -> process with processing-time timers -> sink
+pub(super) fn ticks(parts: &Parts<'_>, env: &Env) {
+    parts
+        .source(env, 0)
+        .key_by::<u64, _>(|e| e.key)
+        .process(Ticks)
+        .uid("ticks")
+        .rebalance()
+        .uid("rebalance")
+        .add_sink(parts.ledger.sink(0))
+        .uid("sink 0");
+}
+
+/// The sum of each key's counts; whatever else there is shows as it is.
+pub(super) fn ticks_settled(committed: &[String]) -> Vec<String> {
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    let mut rows = Vec::new();
+    for row in committed {
+        match row.split_once(' ').and_then(|(key, n)| Some((key, n.parse::<u64>().ok()?))) {
+            Some((key, n)) => *counts.entry(key.to_owned()).or_default() += n,
+            None => rows.push(row.clone()),
+        }
+    }
+    rows.extend(counts.into_iter().map(|(key, n)| format!("{key} {n}")));
+    rows
+}
+
+pub(super) fn ticks_oracle(input: &Input) -> Vec<String> {
+    let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
+    input.events().for_each(|e| *counts.entry(e.key).or_default() += 1);
+    counts.into_iter().map(|(key, n)| format!("{key} {n}")).collect()
 }

@@ -135,3 +135,48 @@ pub(super) fn counted_oracle(input: &Input) -> Vec<String> {
     };
     by_key.iter().flat_map(full).collect()
 }
+
+/// source -> key_by -> tumbling window -> count -> sink, late records -> sink
+pub(super) fn late(parts: &Parts<'_>, env: &Env) {
+    let late = env.output_tag::<Event>("late");
+    parts
+        .source(env, 0)
+        .key_by::<u64, _>(|e| e.key)
+        .window(Tumbling::of(ms(SIZE_MS)))
+        .late_output(&late)
+        .with_window()
+        .count()
+        .uid("count")
+        .map(|(key, start, _, count)| format!("{key} {start} {count}"))
+        .add_sink(parts.ledger.sink(0))
+        .uid("sink 0");
+    late.stream(env)
+        .uid("late")
+        .map(|e| format!("{} {} 1", e.key, e.at.div_euclid(SIZE_MS) * SIZE_MS))
+        .add_sink(parts.ledger.sink(1))
+        .uid("sink 1");
+}
+
+/// Every record of a window is in its one firing or was late; a window that fires twice shows.
+pub(super) fn late_settled(committed: &[Vec<String>]) -> Vec<String> {
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    let mut rows = Vec::new();
+    for (sink, row) in committed.iter().enumerate().flat_map(|(i, r)| r.iter().map(move |r| (i, r)))
+    {
+        let (window, count) = row.rsplit_once(' ').unwrap_or((row, "0"));
+        if sink == 0 && counts.contains_key(window) {
+            rows.push(format!("{window}: fired twice"));
+        }
+        *counts.entry(window.to_owned()).or_default() += count.parse().unwrap_or(0);
+    }
+    rows.extend(counts.into_iter().map(|(window, count)| format!("{window} {count}")));
+    rows
+}
+
+pub(super) fn late_oracle(input: &Input) -> Vec<String> {
+    let mut counts: BTreeMap<(u64, i64), u64> = BTreeMap::new();
+    for e in input.events() {
+        *counts.entry((e.key, e.at.div_euclid(SIZE_MS) * SIZE_MS)).or_default() += 1;
+    }
+    counts.into_iter().map(|((key, start), n)| format!("{key} {start} {n}")).collect()
+}
