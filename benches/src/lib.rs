@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 pub mod allocations;
+pub mod cluster;
 pub mod definitions;
 pub mod report;
 pub mod tally;

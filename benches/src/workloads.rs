@@ -60,6 +60,19 @@ pub fn run(name: &str, spec: &Spec) -> Result<Run> {
     }
 }
 
+/// Composes w2 or w7 without running it, for jobs that are split over processes. Its sink adds to
+/// `tally`.
+///
+/// # Errors
+/// Another name.
+pub fn compose(name: &str, spec: &Spec, tally: &Tally) -> Result<Env> {
+    match name {
+        "w2" => Ok(words::compose(spec, tally, &HalfTime::default())),
+        "w7" => Ok(keyed::compose(spec, tally, &HalfTime::default())),
+        _ => Err(Error::job(format!("'{name}' is not split over processes: use w2 or w7"))),
+    }
+}
+
 /// Counts allocations from the middle of a run to its end.
 #[derive(Clone, Default)]
 pub(crate) struct HalfTime {

@@ -11,6 +11,10 @@ pub(super) fn w7(spec: &Spec) -> Result<Run> {
         return at_rate(spec, rate);
     }
     let (tally, half) = (Tally::default(), HalfTime::default());
+    execute(&compose(spec, &tally, &half), spec, tally, &half, None)
+}
+
+pub(super) fn compose(spec: &Spec, tally: &Tally, half: &HalfTime) -> Env {
     let (events, keys, counted) = (spec.events, spec.keys, half.clone());
     let source = GeneratorSource::with_timestamps(Some(events), move |i| {
         counted.event(i, events / 2);
@@ -20,8 +24,8 @@ pub(super) fn w7(spec: &Spec) -> Result<Run> {
     env.add_source(source.bounded_lateness(0))
         .key_by::<u64, _>(|event| event.0)
         .sum(|event| event.1)
-        .add_sink(digest::<(u64, u64)>(&tally, |(_, sum)| sum));
-    execute(&env, spec, tally, &half, None)
+        .add_sink(digest::<(u64, u64)>(tally, |(_, sum)| sum));
+    env
 }
 
 /// Open loop: each event carries the time at which it was due, whatever held it up.

@@ -11,6 +11,10 @@ use tidemill::text::words;
 
 pub(super) fn w2(spec: &Spec) -> Result<Run> {
     let (tally, half) = (Tally::default(), HalfTime::default());
+    execute(&compose(spec, &tally, &half), spec, tally, &half, None)
+}
+
+pub(super) fn compose(spec: &Spec, tally: &Tally, half: &HalfTime) -> Env {
     let vocabulary = Arc::new(Vocabulary::new());
     let (events, counted) = (spec.events, half.clone());
     let lines =
@@ -26,8 +30,8 @@ pub(super) fn w2(spec: &Spec) -> Result<Run> {
         .window(Tumbling::of(Duration::from_secs(10)))
         .with_window()
         .count()
-        .add_sink(digest::<(String, i64, i64, u64)>(&tally, |(word, _, end, count)| {
+        .add_sink(digest::<(String, i64, i64, u64)>(tally, |(word, _, end, count)| {
             row(&[end as u64, fnv(word.as_bytes()), count])
         }));
-    execute(&env, spec, tally, &half, None)
+    env
 }

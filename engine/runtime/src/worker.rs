@@ -285,7 +285,8 @@ impl Shell {
     fn work(&mut self, slot: &mut Slot) -> Result<Round> {
         let round = slot.round(&self.clock)?;
         let Some(pump) = &mut self.pump else { return Ok(round) };
-        Ok(round.and(pump.round(self.clock.now())?))
+        let busy = round == Round::Worked;
+        Ok(round.and(pump.round(self.clock.now(), busy)?))
     }
 
     /// True if events were left.
