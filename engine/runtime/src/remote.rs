@@ -58,7 +58,7 @@ pub struct Pump<T> {
 /// While the slot's tasks have work, the transport gets a turn as often as this: system calls that
 /// move a hundred kilobytes each are what makes a connection fast, and a task that has work waits for
 /// nothing that came in meanwhile.
-const TURN_US: Micros = 30;
+const TURN_US: Micros = 60;
 
 impl Port for Rings {
     fn buffer(&mut self, at: usize, bytes: usize) -> Option<Buffer> {
