@@ -4,6 +4,7 @@
 //! the snapshot writer and the coordinator. The simulation reads the same outbox.
 
 use crate::backend::StatePlace;
+use crate::keyed_snapshot::restored_batches;
 use crate::skew::SkewSeat;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -12,8 +13,9 @@ use std::sync::Arc;
 use tidemill_base::clock::StepTime;
 use tidemill_base::hash::key_group;
 use tidemill_base::metrics::TaskMetrics;
-use tidemill_base::{Error, Result};
+use tidemill_base::{Batch, Error, Result};
 
+pub use crate::keyed_snapshot::StoredKeys;
 pub use tidemill_snapshot::SectionKind;
 
 /// Which subtask this is.
@@ -66,6 +68,8 @@ pub struct Restored {
     pub states: std::collections::BTreeMap<SectionId, (String, String)>,
     /// `(subtask that wrote it, payload)` in the order written.
     pub sections: std::collections::BTreeMap<SectionId, Vec<(u32, Vec<u8>)>>,
+    /// Where state by key is read from, if it is not in `sections`: each subtask reads its own share.
+    pub stored: Option<StoredKeys>,
 }
 
 impl Restored {
@@ -179,6 +183,10 @@ impl Failure {
     pub fn set(&self, error: Error) {
         self.error.borrow_mut().get_or_insert(error);
     }
+    /// Whether there is one.
+    pub fn is_set(&self) -> bool {
+        self.error.borrow().is_some()
+    }
     /// The error, if there is one.
     #[inline]
     pub fn check(&self) -> Result<()> {
@@ -211,6 +219,21 @@ impl Context {
             failure: Failure::default(),
             skew: None,
         }
+    }
+
+    /// Like [`Context::declare`], for state by key: the stored batches of those subtasks that owned
+    /// keys of this one, not yet filtered by key. They are read one at a time.
+    pub fn declare_keyed(
+        &self,
+        section: SectionId,
+        name: &str,
+        shape: String,
+    ) -> impl Iterator<Item = Result<Batch>> {
+        let entries = self.declare(section, name, shape);
+        let stored = self.restored.as_deref().and_then(|r| r.stored.as_ref());
+        let stored = stored.filter(|_| !self.failure.is_set());
+        let read = stored.into_iter().flat_map(move |s| s.batches(section, &self.info));
+        restored_batches(entries).chain(read)
     }
 
     /// Declares a state and returns its entries in the restored checkpoint. A stored state of

@@ -1,8 +1,12 @@
 //! Keyed state on its way into a snapshot and out of one.
 
-use crate::context::{Context, SectionId};
-use tidemill_base::{Batch, BatchBuilder, Buffer, Result};
+use crate::context::{Context, SectionId, SubtaskInfo};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use tidemill_base::{Batch, BatchBuilder, Buffer, Error, Result};
 use tidemill_keyed::SnapshotSink;
+use tidemill_snapshot::SnapshotReader;
 
 /// Leaves the batches of one state's snapshot in the outbox.
 pub struct EntrySink<'a> {
@@ -45,6 +49,50 @@ impl SnapshotSink for EntrySink<'_> {
 /// written with is the timestamp of its records.
 pub fn restored_batches(entries: &[(u32, Vec<u8>)]) -> impl Iterator<Item = Result<Batch>> {
     entries.iter().map(|(_, payload)| Ok(Batch::decode(payload)?.0))
+}
+
+/// State by key in a stored checkpoint, read batch by batch.
+#[derive(Clone)]
+pub struct StoredKeys {
+    reader: Arc<SnapshotReader>,
+}
+
+impl StoredKeys {
+    /// Reads a checkpoint whose number of key groups is the job's.
+    pub fn new(reader: Arc<SnapshotReader>) -> Self {
+        StoredKeys { reader }
+    }
+
+    /// The batches of a section, of those old subtasks that owned key groups of this one.
+    pub fn batches(
+        &self,
+        section: SectionId,
+        info: &SubtaskInfo,
+    ) -> impl Iterator<Item = Result<Batch>> {
+        let SectionId { operator, kind, state } = section;
+        let manifest = self.reader.manifest();
+        let old = manifest.operators.iter().find(|o| o.id == operator).map_or(1, |o| o.parallelism);
+        let (new, groups) = (info.parallelism, info.max_parallelism);
+        let mine = (0..groups).filter(|group| group * new / groups == info.subtask);
+        let owners: BTreeSet<u32> = mine.map(|group| group * old / groups).collect();
+        let sections = owners
+            .into_iter()
+            .flat_map(move |o| self.reader.sections(operator, Some(o), kind, state));
+        sections.map(|payload| Ok(Batch::decode(&payload.map_err(unreadable)?.payload)?.0))
+    }
+}
+
+impl fmt::Debug for StoredKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredKeys(checkpoint {})", self.reader.manifest().epoch)
+    }
+}
+
+fn unreadable(error: tidemill_snapshot::Error) -> Error {
+    match error {
+        tidemill_snapshot::Error::Retry(report) => Error::attempt(report.to_string()),
+        error => Error::job(error.to_string()),
+    }
 }
 
 /// One record as an entry's payload: for small states of an operator.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use tidemill_base::{Error, Result};
-use tidemill_runtime::context::{Restored, SectionId, SectionKind};
+use tidemill_runtime::context::{Restored, SectionId, SectionKind, StoredKeys};
 use tidemill_runtime::deploy::JobPlan;
 use tidemill_snapshot::{
     DirStore, Manifest, SnapshotReader, SnapshotStore, StateEntry, open_path, restore_latest,
@@ -126,6 +126,10 @@ fn load(
             if let Some(state) = declared.get(&(id.operator, state_kind(&id).as_str())) {
                 restored.states.insert(id, (state.name.clone(), state.schema.clone()));
             }
+            // Each subtask reads its own share.
+            if matches!(id.kind, SectionKind::KeyedState | SectionKind::Timers) {
+                continue;
+            }
             let sections = reader.sections(id.operator, Some(subtask.subtask), id.kind, id.state);
             for payload in sections {
                 let payload = payload.map_err(store_error)?.payload;
@@ -133,6 +137,7 @@ fn load(
             }
         }
     }
+    restored.stored = Some(StoredKeys::new(Arc::new(reader)));
     Ok(Arc::new(restored))
 }
 

@@ -143,12 +143,13 @@ fn watermark_section(operator: u64) -> SectionId {
 
 fn restore(context: &Context, operator: u64, p: &mut PartRef<'_>) -> Result<()> {
     let section = SectionId { operator, kind: p.kind, state: p.number };
-    let entries = context.declare(section, &p.name, p.part.shape());
     if p.kind == SectionKind::OperatorState {
+        let entries = context.declare(section, &p.name, p.part.shape());
         let first: Vec<_> = entries.iter().filter(|(old, _)| *old == 0).cloned().collect();
         return restored_batches(&first).try_for_each(|b| p.part.restore_batch(&b?, &|_| true));
     }
-    restored_batches(entries)
+    context
+        .declare_keyed(section, &p.name, p.part.shape())
         .try_for_each(|b| p.part.restore_batch(&b?, &|hash| context.info.owns(hash)))
 }
 

@@ -3,7 +3,7 @@
 use super::spec::{Spec, TIMESTAMP_MAX};
 use super::{frontier, frontier::Frontier};
 use crate::context::{Context, SectionId, SectionKind};
-use crate::keyed_snapshot::{EntrySink, restored_batches};
+use crate::keyed_snapshot::EntrySink;
 use tidemill_base::record::shape_of;
 use tidemill_base::{Batch, Error, Key, Record, Result, Timestamp};
 
@@ -32,8 +32,8 @@ impl Store {
         mut take: impl FnMut(&Batch) -> Result<()>,
     ) -> Result<()> {
         let shape = format!("{}: {}", spec.text(), shape_of::<(K, V)>());
-        let entries = self.context.declare(self.section(SectionKind::KeyedState), "windows", shape);
-        restored_batches(entries).try_for_each(|batch| take(&batch?))
+        let section = self.section(SectionKind::KeyedState);
+        self.context.declare_keyed(section, "windows", shape).try_for_each(|batch| take(&batch?))
     }
 
     /// Declares the frontier and restores it.
