@@ -236,7 +236,9 @@ where
     }
 
     /// All records of a window at once: `process(key, window, records, out)` calls `out` for each
-    /// result. Keeps the records themselves; prefer an aggregate where one will do.
+    /// result. Keeps the records themselves; prefer an aggregate where one will do. They come in the
+    /// order of their arrival; where a record made two sessions one, those of the earlier session
+    /// come first, then those of the later one, then the record.
     pub fn process<U, G>(self, process: G) -> Stream<U, impl Pipe<Out = U>>
     where
         U: Record,

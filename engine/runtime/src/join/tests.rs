@@ -113,28 +113,33 @@ proptest! {
     }
 
     #[test]
-    fn expired_records_meet_nothing(acts in acts(2), run in runs(), ttl in 1i64..60) {
-        // Each record with its expiry, by the watermark at its arrival.
+    fn expired_records_meet_nothing(
+        acts in acts(2), run in runs(), ttl in 1i64..60, by_clock: bool,
+    ) {
+        // Each record with its expiry, by the watermark or the clock at its arrival.
         let (mut sides, mut watermark) = ([Vec::<(Row, i64)>::new(), Vec::new()], NONE);
-        let mut expected = Vec::new();
+        let (mut expected, mut clock) = (Vec::new(), 0);
         for act in &acts {
             match act {
-                Act::Watermark(i64::MAX) | Act::Tick(_) => {}
+                Act::Watermark(i64::MAX) => {}
+                Act::Tick(ms) => clock = *ms,
                 Act::Watermark(w) => watermark = watermark.max(*w),
                 Act::Rows(input, rows) => for r in rows {
+                    let now = if by_clock { clock } else { watermark };
                     for (o, expiry) in &sides[1 - input] {
-                        if o.0 == r.0 && *expiry > watermark {
+                        if o.0 == r.0 && *expiry > now {
                             let pair = if *input == 0 { (*r, *o) } else { (*o, *r) };
                             expected.push(row(pair, r.2));
                         }
                     }
-                    sides[*input].push((*r, r.2.max(watermark) + ttl));
+                    let from = if by_clock { clock } else { r.2.max(watermark) };
+                    sides[*input].push((*r, from + ttl));
                 },
             }
         }
         let open = |cx: &Context| {
-            let ttl = Some(StateTtl::event(ttl));
-            HistoryJoin::<u64, Row, Row, _, _, _>::open(cx, 7, KEYS, ttl, Both).unwrap()
+            let ttl = if by_clock { StateTtl::processing(ttl) } else { StateTtl::event(ttl) };
+            HistoryJoin::<u64, Row, Row, _, _, _>::open(cx, 7, KEYS, Some(ttl), Both).unwrap()
         };
         check(&acts, run, None, open, &expected)?;
     }
