@@ -1,7 +1,5 @@
 //! What a session window hands to a function that sees its records, when sessions have merged.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::time::Duration;
