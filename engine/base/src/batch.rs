@@ -132,7 +132,7 @@ impl BatchBuilder {
         let meta = &mut self.buffer.bytes_mut()[at..at + META];
         meta[..8].copy_from_slice(&timestamp.to_le_bytes());
         meta[8..16].copy_from_slice(&hash.to_le_bytes());
-        meta[16..20].copy_from_slice(&(end as u32).to_le_bytes());
+        meta[16..].copy_from_slice(&u64::from(end as u32).to_le_bytes());
         self.data_len = end;
         self.count += 1;
     }
@@ -231,10 +231,9 @@ impl Batch {
         let at = self.buffer.len() - META * (i + 1);
         // SAFETY: C1: the metadata of `count` records lies inside the buffer, `i` is below it, and
         // all bytes are initialised (B2); a byte array has no alignment.
-        let m = unsafe { &*self.buffer.bytes().as_ptr().add(at).cast::<[u8; META]>() };
-        let [a, b, c, d, e, f, g, h, hash @ .., _, _, _, _, _, _, _, _] = *m;
-        let end = u32::from_le_bytes([m[16], m[17], m[18], m[19]]) as usize;
-        (i64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes(hash), end)
+        let meta = unsafe { self.buffer.bytes().as_ptr().add(at).cast::<[[u8; 8]; 3]>().read() };
+        let [timestamp, hash, end] = meta.map(u64::from_le_bytes);
+        (timestamp as i64, hash, end as u32 as usize)
     }
 
     /// Event time of record `i`. Panics if `i >= len`.

@@ -176,13 +176,16 @@ impl Key for String {
     }
     #[inline(always)]
     fn matches(slot: &StrSlot, view: &str, heap: &KeyHeap) -> bool {
-        if slot.len as usize != view.len() {
-            return false;
+        let n = view.len();
+        if n > INLINE {
+            return slot.len as usize == n && slot.bytes(heap) == view.as_bytes();
         }
-        if view.len() <= INLINE {
-            return pair(&slot.text[..view.len()]) == pair(view.as_bytes());
-        }
-        slot.bytes(heap) == view.as_bytes()
+        // Without a branch on the length: both are zero padded.
+        let (lo, hi) = pair(view.as_bytes());
+        let [a, b, c, d, rest @ ..] = slot.text;
+        let head = u64::from(u32::from_le_bytes([a, b, c, d]) ^ lo as u32);
+        let tail = u64::from_le_bytes(rest) ^ (lo >> 32 | hi << 32);
+        u64::from(slot.len ^ n as u32) | head | tail == 0
     }
     #[inline(always)]
     #[expect(unsafe_code, reason = "the stored bytes came from a str")]
@@ -229,3 +232,30 @@ tuple_key!(A 0; h => combine(h.0, 1));
 tuple_key!(A 0, B 1; h => combine(h.0, h.1));
 tuple_key!(A 0, B 1, C 2; h => combine(combine(h.0, h.1), h.2));
 tuple_key!(A 0, B 1, C 2, D 3; h => combine(combine(h.0, h.1), combine(h.2, h.3)));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_strings_match_themselves_only() {
+        let mut words = vec![String::new()];
+        for n in 1..=20 {
+            for at in 0..n {
+                for letter in ["a", "b", "\0"] {
+                    words.push(["x".repeat(at), letter.into(), "x".repeat(n - at - 1)].concat());
+                }
+            }
+        }
+        words.sort();
+        words.dedup();
+        let mut heap = KeyHeap::default();
+        let stored: Vec<StrSlot> = words.iter().map(|w| String::store(w, &mut heap)).collect();
+        for (word, slot) in words.iter().zip(&stored) {
+            assert_eq!(String::load(slot, &heap), word);
+            for other in &words {
+                assert_eq!(String::matches(slot, other, &heap), word == other, "{word} {other}");
+            }
+        }
+    }
+}

@@ -68,6 +68,12 @@ pub trait Record:
     /// Writes the root in place; second half of archiving.
     fn resolve_view(view: Self::View<'_>, resolver: Self::Resolver, out: Place<Self::Archived>);
 
+    /// Archives the view at once: both halves, its root last. Only speed depends on it.
+    #[inline(always)]
+    fn encode_view(view: Self::View<'_>, out: &mut Encoder<'_>) -> Result<(), Failure> {
+        out.encode_in_halves::<Self>(view)
+    }
+
     /// Appends the shape of the type, e.g. `Bid{auction:u64,url:str}`. Two types with the same
     /// shape have the same archive layout; a checkpoint stores it to detect changed types.
     fn shape(out: &mut String);

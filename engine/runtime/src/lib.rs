@@ -18,7 +18,6 @@
 
 #![deny(unsafe_code)]
 
-mod ahead;
 pub mod align;
 pub mod backend;
 pub mod blame;

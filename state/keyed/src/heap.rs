@@ -18,6 +18,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
+pub use batch::{Aim, Found, Vacant};
 pub use scan::Cursor;
 pub(crate) use snapshot::for_each_saved;
 

@@ -26,7 +26,7 @@ pub(crate) use prefetch::prefetch;
 
 pub use arena::prefault;
 pub use current::{CurrentKey, StateTime};
-pub use heap::{Cursor, HeapTable};
+pub use heap::{Aim, Cursor, Found, HeapTable, Vacant};
 pub use slices::SliceTables;
 pub use snapshot::{ENTRY_BYTES_MAX, SnapshotSink};
 pub use state::{

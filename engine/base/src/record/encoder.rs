@@ -1,6 +1,7 @@
 //! Writes archives into a fixed byte window.
 
 use super::Record;
+use crate::buffer::ALIGN;
 use crate::short;
 use rkyv::Place;
 use rkyv::rancor::{Failure, Fallible};
@@ -32,6 +33,12 @@ impl<'b> Encoder<'b> {
     /// Archives `view` whole; its root ends at the position afterwards.
     #[inline(always)]
     pub fn encode<T: Record>(&mut self, view: T::View<'_>) -> Result<(), Failure> {
+        T::encode_view(view, self)
+    }
+
+    /// Archives `view` by the two halves of [`Record`].
+    #[inline(always)]
+    pub fn encode_in_halves<T: Record>(&mut self, view: T::View<'_>) -> Result<(), Failure> {
         let resolver = T::serialize_view(view, self)?;
         let at = self.reserve_one::<T::Archived>()?;
         self.resolve_at::<T>(view, resolver, at);
@@ -42,16 +49,40 @@ impl<'b> Encoder<'b> {
     #[inline(always)]
     fn reserve_one<U>(&mut self) -> Result<usize, Failure> {
         let at = self.position.next_multiple_of(align_of::<U>());
-        let end = at + size_of::<U>();
-        if end > self.bytes.len() {
-            return Err(Failure);
+        // How much padding there is cannot be predicted: the most there can be, if it fits.
+        match self.bytes.get_mut(self.position..self.position + ALIGN) {
+            Some(padding) => padding.fill(0),
+            None => self.bytes.get_mut(self.position..at).ok_or(Failure)?.fill(0),
         }
-        for byte in &mut self.bytes[self.position..at] {
-            *byte = 0;
-        }
-        self.bytes[at..at + size_of::<U>()].fill(0);
-        self.position = end;
+        let root = self.bytes.get_mut(at..).and_then(|rest| rest.get_mut(..size_of::<U>()));
+        root.ok_or(Failure)?.fill(0);
+        self.position = at + size_of::<U>();
         Ok(at)
+    }
+
+    /// Writes 16 bytes, of which the first `n` stay; returns where. `None`, and nothing is written,
+    /// if there is no room for all 16.
+    #[inline(always)]
+    pub(crate) fn write_pair(&mut self, pair: (u64, u64), n: usize) -> Option<usize> {
+        let at = self.position;
+        let window = self.bytes.get_mut(at..at + 16)?;
+        window[..8].copy_from_slice(&pair.0.to_le_bytes());
+        window[8..].copy_from_slice(&pair.1.to_le_bytes());
+        self.position = at + n.min(16);
+        Some(at)
+    }
+
+    /// The next `N` bytes, for the caller to write the first ones of and then to `advance` by as
+    /// many; `None` if there are no so many left.
+    #[inline(always)]
+    pub(crate) fn window<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        self.bytes.get_mut(self.position..)?.first_chunk_mut()
+    }
+
+    /// The next `n` bytes, at most those of the last window, are written.
+    #[inline(always)]
+    pub(crate) fn advance(&mut self, n: usize) {
+        self.position += n;
     }
 
     /// Aligns for `U` and reserves room for `n` of them, zeroed; returns where they start.

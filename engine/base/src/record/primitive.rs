@@ -1,10 +1,12 @@
 //! Records of one value: numbers, `bool`, `char`, `()`, `String`.
 
 use super::{Encoder, Record};
-use crate::short::load8;
-use rkyv::rancor::Failure;
-use rkyv::string::ArchivedString;
+use crate::short::{fill8, pair};
+use rkyv::rancor::{Failure, Fallible};
+use rkyv::ser::{Positional, Writer};
+use rkyv::string::{ArchivedString, StringResolver};
 use rkyv::{Archive, Place};
+use std::hint::select_unpredictable;
 
 macro_rules! primitive {
     ($($t:ty, $name:literal, |$a:ident| $native:expr;)*) => {$(
@@ -84,8 +86,47 @@ impl Record for () {
 /// Bytes of an archived string, and the longest text that it holds in line.
 const INLINE: usize = 8;
 
+/// The longest text that is written without a branch on its length.
+const SHORT: usize = 16;
+
+/// More than a short text takes with its root.
+const WINDOW: usize = 32;
+
+/// A text that is not held in line, of a length that fits into rkyv's first byte.
+const LONG: &str = "123456789";
+
+/// What rkyv marks the length of a text with that it does not hold in line.
+const OUTSIDE: u32 = 0x80;
+
 const ONES: u64 = 0x0101_0101_0101_0101;
 
+/// A serializer that only knows its position.
+struct At(usize);
+
+impl Fallible for At {
+    type Error = Failure;
+}
+impl Positional for At {
+    #[inline(always)]
+    fn pos(&self) -> usize {
+        self.0
+    }
+}
+impl Writer for At {
+    #[inline(always)]
+    fn write(&mut self, _: &[u8]) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// A text that is not short, or near the end of the window.
+#[inline(never)]
+fn encode_long(view: &str, out: &mut Encoder<'_>) -> Result<(), Failure> {
+    out.encode_in_halves::<String>(view)
+}
+
+// Which lengths strings have is what a CPU cannot predict, and short ones are what streams are
+// keyed by: those are written and viewed without a branch on their length.
 impl Record for String {
     type View<'a> = &'a str;
     #[inline(always)]
@@ -93,21 +134,28 @@ impl Record for String {
         self
     }
     #[inline(always)]
-    #[expect(unsafe_code, reason = "a short string's length is found at once, not byte by byte")]
+    #[expect(unsafe_code, reason = "the two forms are told apart without a branch")]
     fn view_archived(archived: &ArchivedString) -> &str {
         const { assert!(size_of::<ArchivedString>() == INLINE) };
+        let at = std::ptr::from_ref(archived).cast::<u8>();
         // SAFETY: an archived string is 8 initialised bytes, whichever of its two forms it has.
-        let bytes = unsafe { &*std::ptr::from_ref(archived).cast::<[u8; INLINE]>() };
-        if bytes[0] & 0xc0 == 0x80 {
-            return archived.as_str();
-        }
+        let word = u64::from_le_bytes(unsafe { at.cast::<[u8; INLINE]>().read() });
         // In line: text, then 0xff, which no UTF-8 text contains.
-        let inverse = !u64::from_le_bytes(*bytes);
+        let inverse = !word;
         let ends = inverse.wrapping_sub(ONES) & !inverse & (ONES << 7);
-        let len = (ends.trailing_zeros() / 8) as usize;
-        // SAFETY: whoever wrote the string in line wrote UTF-8 up to the first 0xff (or was
-        // checked to have), and `len` is at most 8.
-        unsafe { std::str::from_utf8_unchecked(bytes.get_unchecked(..len)) }
+        let inside = (ends.trailing_zeros() / 8) as usize;
+        // Outside: the length around the mark, then the way from here to the text.
+        let marked = word as u32;
+        let outside = (marked & 0x3f | (marked & !0xff) >> 2) as usize;
+        let text = at.wrapping_offset((word >> 32) as i32 as isize);
+        let is_outside = marked & 0xc0 == OUTSIDE;
+        let (text, n) = (
+            select_unpredictable(is_outside, text, at),
+            select_unpredictable(is_outside, outside, inside),
+        );
+        // SAFETY: whoever wrote the string wrote UTF-8 there (or was checked to have): in line up
+        // to the first 0xff, at most 8 bytes, or outside.
+        unsafe { std::str::from_utf8_unchecked(std::slice::from_raw_parts(text, n)) }
     }
     fn from_view(view: &str) -> String {
         view.to_owned()
@@ -117,21 +165,61 @@ impl Record for String {
         view
     }
     #[inline(always)]
-    fn serialize_view(view: &str, out: &mut Encoder<'_>) -> Result<Self::Resolver, Failure> {
+    fn serialize_view(view: &str, out: &mut Encoder<'_>) -> Result<StringResolver, Failure> {
+        let n = view.len();
+        if n <= SHORT
+            && let Some(at) =
+                out.write_pair(pair(view.as_bytes()), select_unpredictable(n > INLINE, n, 0))
+        {
+            return ArchivedString::serialize_from_str(LONG, &mut At(at));
+        }
         ArchivedString::serialize_from_str(view, out)
     }
     #[inline(always)]
-    #[expect(unsafe_code, reason = "a short string is written as one integer")]
-    fn resolve_view(view: &str, resolver: Self::Resolver, out: Place<ArchivedString>) {
+    #[expect(unsafe_code, reason = "the two forms are written without a branch")]
+    fn resolve_view(view: &str, resolver: StringResolver, out: Place<ArchivedString>) {
         let n = view.len();
-        if n > INLINE {
+        if n > SHORT {
             return ArchivedString::resolve_from_str(view, resolver, out);
         }
-        let fill = if n < INLINE { u64::MAX << (8 * n) } else { 0 };
-        let bytes = (load8(view.as_bytes()) | fill).to_le_bytes();
-        // SAFETY: an archived string has the size and alignment of at least 8 bytes, and these
-        // are its in-line form: the text, filled up with 0xff.
-        unsafe { out.cast_unchecked::<[u8; INLINE]>() }.write(bytes);
+        let inside = (pair(view.as_bytes()).0 | fill8(n)).to_le_bytes();
+        // The way to the text (if there is one) is rkyv's, the length ours.
+        ArchivedString::resolve_from_str(LONG, resolver, out);
+        // SAFETY: an archived string has the size and alignment of at least 8 bytes, all of which
+        // have just been written; what replaces them is one of its two forms: in line text, filled
+        // up with 0xff, or the marked length and the way.
+        unsafe {
+            let out = out.cast_unchecked::<[u8; INLINE]>();
+            let [_, _, _, _, way @ ..] = *out.ptr();
+            let [a, b, c, d] = (OUTSIDE | n as u32).to_le_bytes();
+            let [e, f, g, h] = way;
+            let outside = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+            let inside = u64::from_le_bytes(inside);
+            out.write(select_unpredictable(n > INLINE, outside, inside).to_le_bytes());
+        }
+    }
+    #[inline(always)]
+    fn encode_view(view: &str, out: &mut Encoder<'_>) -> Result<(), Failure> {
+        let (n, at) = (view.len(), out.position());
+        // Text, padding up to the root, root: at most 27 bytes.
+        let Some(window) = out.window::<WINDOW>().filter(|_| n <= SHORT) else {
+            return encode_long(view, out);
+        };
+        let (lo, hi) = pair(view.as_bytes());
+        let is_outside = n > INLINE;
+        let text = select_unpredictable(is_outside, n, 0);
+        // An archived string is aligned to four bytes.
+        let root = (at + text).next_multiple_of(align_of::<ArchivedString>()) - at;
+        let way = u64::from((root as u32).wrapping_neg()) << 32;
+        let outside = way | u64::from(OUTSIDE) | n as u64;
+        let archived = select_unpredictable(is_outside, outside, lo | fill8(n));
+        window[..8].copy_from_slice(&select_unpredictable(is_outside, lo, 0).to_le_bytes());
+        window[8..16].copy_from_slice(&hi.to_le_bytes());
+        window[16..24].fill(0);
+        let root = root.min(WINDOW - INLINE);
+        window[root..root + INLINE].copy_from_slice(&archived.to_le_bytes());
+        out.advance(root + INLINE);
+        Ok(())
     }
     fn shape(out: &mut String) {
         out.push_str("str");

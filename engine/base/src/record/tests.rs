@@ -1,5 +1,7 @@
 //! Laws of `Record` on the built-in types.
 
+#![expect(unsafe_code, reason = "archives are read where they were written")]
+
 use crate::batch::{Batch, BatchBuilder};
 use crate::buffer::Buffer;
 use crate::record::{Record, shape_of};
@@ -46,6 +48,79 @@ fn built_in_types_survive_archive_encode_copy() {
     round_trip(&[vec![1u32, 2, 3], vec![], vec![9; 100]]);
     round_trip(&[vec![(1u8, long.clone()), (2, "s".into())], vec![]]);
     round_trip(&[(Some(Some(3u16)), 'x', true, ()), (Some(None), 'ß', false, ())]);
+}
+
+/// A text of `n` bytes with letters of one to four bytes.
+fn text(n: usize, seed: usize) -> String {
+    let letters = ['a', 'ß', '€', '🦀', 'z'];
+    let mut text = String::new();
+    for i in seed.. {
+        let left = n - text.len();
+        let letter = letters[i % letters.len()];
+        match left {
+            0 => break,
+            _ if letter.len_utf8() <= left => text.push(letter),
+            _ => text.push('.'),
+        }
+    }
+    text
+}
+
+#[test]
+fn strings_of_any_length_and_place_are_what_rkyv_reads_and_equal_bytes() {
+    use rkyv::string::ArchivedString;
+    use rkyv::tuple::ArchivedTuple1;
+    for n in 0..=70 {
+        for before in 0..20 {
+            let text = text(n, before);
+            let mut buffer = Buffer::with_bytes(1024);
+            let bytes = buffer.bytes_mut();
+            bytes.fill(0xaa);
+            let mut whole = crate::record::Encoder::new(bytes, before);
+            whole.encode::<String>(&text).unwrap();
+            let end = whole.position();
+            let archive = bytes[before..end].to_vec();
+            // SAFETY: an archive was just written there, and is aligned.
+            let archived = unsafe { &*bytes.as_ptr().add(end - 8).cast::<ArchivedString>() };
+            assert_eq!(archived.as_str(), text);
+            assert_eq!(String::view_archived(archived), text);
+
+            bytes.fill(0x55);
+            let mut halves = crate::record::Encoder::new(bytes, before);
+            halves.encode::<(String,)>((&text,)).unwrap();
+            assert_eq!(halves.position(), end);
+            // SAFETY: as above.
+            let archived =
+                unsafe { &*bytes.as_ptr().add(end - 8).cast::<ArchivedTuple1<ArchivedString>>() };
+            assert_eq!((archived.0.as_str(), String::view_archived(&archived.0)), (&*text, &*text));
+            assert_eq!(bytes[before..end], archive, "{n} bytes at {before}");
+        }
+    }
+}
+
+#[test]
+fn strings_fit_into_windows_that_are_just_large_enough() {
+    for n in 0..=40 {
+        for before in 0..8 {
+            let text = text(n, 0);
+            let mut large = Buffer::with_bytes(256);
+            let mut encoder = crate::record::Encoder::new(large.bytes_mut(), before);
+            encoder.encode::<String>(&text).unwrap();
+            let end = encoder.position();
+            for window in 0..end + 40 {
+                let mut small = Buffer::with_bytes(256);
+                let bytes = &mut small.bytes_mut()[..window.max(before)];
+                let mut encoder = crate::record::Encoder::new(bytes, before);
+                let fits = encoder.encode::<String>(&text).is_ok();
+                assert_eq!(fits, window >= end, "{n} bytes at {before} of {window}");
+                if fits {
+                    assert_eq!(encoder.position(), end);
+                    assert_eq!(bytes[before..end], large.bytes()[before..end]);
+                }
+                assert!(small.bytes()[window.max(before)..].iter().all(|&b| b == 0));
+            }
+        }
+    }
 }
 
 #[test]

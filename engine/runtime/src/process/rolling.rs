@@ -11,7 +11,6 @@ mod tests;
 pub use folds::{AggregateFn, Best, Count, Reduce, Sum};
 
 use super::part::{PartRef, Snapshots};
-use crate::ahead::ahead;
 use crate::blame::Blame;
 use crate::context::Context;
 use crate::operator::{Flow, Operator};
@@ -19,7 +18,7 @@ use crate::stage::Stage;
 use std::marker::PhantomData;
 use std::ops::Range;
 use tidemill_base::{Batch, Key, Micros, Record, Result, Timestamp};
-use tidemill_keyed::Table;
+use tidemill_keyed::{Found, Table};
 
 /// An aggregation over the records of a key.
 ///
@@ -131,37 +130,29 @@ where
         range: Range<usize>,
         out: &mut S,
     ) -> Result<usize> {
-        let last = range.end;
-        let Some(table) = self.table.heap_mut() else {
+        let Rolling { table, fold, selector, .. } = self;
+        let Some(table) = table.heap_mut() else {
             return self.records_on_disk(batch, range, out);
         };
-        let far = table.is_large();
-        ahead!(range, far, index(i) { table.prefetch_index(batch.hash(i)); }, entry(i) {
-            table.prefetch_entry(batch.hash(i));
-        }, now(i) {
-            let (view, timestamp, hash) = batch.get::<I>(i);
+        let hash = |i| batch.hash(i);
+        Ok(table.each(range, hash, |i, aim| {
+            let (view, timestamp, _) = batch.get::<I>(i);
             let view = I::shorten(view);
             let blame = Blame::new(0, view);
-            let key = (self.selector)(&view);
-            let acc = match table.get_mut(hash, K::shorten(key)) {
-                Some(acc) => {
-                    self.fold.add(acc, view);
+            let key = selector(&view);
+            let acc = match aim.find(K::shorten(key)) {
+                Found::Value(acc) => {
+                    fold.add(acc, view);
                     acc
                 }
-                None => {
-                    let first = self.fold.first(view);
-                    table.upsert(hash, K::shorten(key), || first)
-                }
+                Found::Vacant(place) => place.insert(K::shorten(key), fold.first(view)),
             };
-            self.fold.emit(acc, |value| {
+            fold.emit(acc, |value| {
                 out.push((K::shorten(key), A::Out::shorten(value)), timestamp);
             });
             blame.clear();
-            if !out.room() {
-                return Ok(i + 1);
-            }
-        });
-        Ok(last)
+            out.room()
+        }))
     }
 
     fn watermark<S: Stage<(K, A::Out)>>(&mut self, w: Timestamp, _: &mut S) -> Result<Flow> {

@@ -14,7 +14,6 @@ use super::function::WindowFunction;
 use super::late::LateOutput;
 use super::spec::{Aligned, Domain, Spec, TIMESTAMP_MAX, Window, floor};
 use super::store::{SNAPSHOT_ENTRIES, Store, check_timestamp};
-use crate::ahead::ahead;
 use crate::blame::Blame;
 use crate::operator::Flow;
 use crate::stage::{Control, Stage};
@@ -22,7 +21,7 @@ use fire::Firing;
 use std::marker::PhantomData;
 use std::ops::Range;
 use tidemill_base::{Batch, Key, Record, Result, Timestamp, WATERMARK_MAX};
-use tidemill_keyed::{HeapTable, SliceTables};
+use tidemill_keyed::{Found, HeapTable, SliceTables};
 
 /// What happens to records of a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,25 +161,24 @@ where
         end
     }
 
-    /// Adds records to a slice.
-    #[inline(always)]
+    /// Adds records to a slice. There is one copy of it, so that the user's code is inlined there.
+    #[inline(never)]
     fn add_all(&mut self, batch: &Batch, range: Range<usize>, slice: i64) {
-        let table = self.slices.table_mut(slice);
-        let far = table.is_large();
-        ahead!(range, far, index(i) { table.prefetch_index(batch.hash(i)); }, entry(i) {
-            table.prefetch_entry(batch.hash(i));
-        }, now(i) {
-            let (view, _, hash) = batch.get::<T>(i);
+        let (selector, function) = (&mut self.selector, &mut self.function);
+        let hash = |i| batch.hash(i);
+        self.slices.table_mut(slice).each(range, hash, |i, aim| {
+            let (view, ..) = batch.get::<T>(i);
             let blame = Blame::new(0, view);
             let view = T::shorten(view);
-            let key = (self.selector)(&view);
-            match table.get_mut(hash, K::shorten(key)) {
-                Some(acc) => self.function.add(acc, T::shorten(view)),
-                None => {
-                    table.insert(hash, key, self.function.first(T::shorten(view)));
+            let key = selector(&view);
+            match aim.find(K::shorten(key)) {
+                Found::Value(acc) => function.add(acc, T::shorten(view)),
+                Found::Vacant(place) => {
+                    place.insert(key, function.first(T::shorten(view)));
                 }
             }
             blame.clear();
+            true
         });
     }
 

@@ -22,6 +22,7 @@
 
 use crate::arena::Arena;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::hint::select_unpredictable;
 use std::ptr::NonNull;
 
 const FIRST_SLOTS: usize = 16;
@@ -173,21 +174,23 @@ impl Index {
         crate::prefetch(at);
     }
 
-    /// The entry that probably belongs to `hash`, without looking at it.
+    /// The entry that probably belongs to `hash`, without looking at it. Which of the first two
+    /// slots it is cannot be predicted; that it is one of them can.
     #[inline(always)]
     pub(crate) fn guess(&self, hash: u64) -> Option<u32> {
-        let part = self.part(hash);
+        let part = *self.part(hash);
         let mut at = hash as usize;
-        loop {
-            let slot = part.get(at);
+        let (first, second) = (part.get(at), part.get(at + 1));
+        let here = (first >> 32) as u32 == hash as u32;
+        let mut slot = select_unpredictable(here, first, second);
+        while (slot >> 32) as u32 != hash as u32 {
             if slot == 0 {
                 return None;
             }
-            if (slot >> 32) as u32 == hash as u32 {
-                return Some(id_of(slot));
-            }
+            slot = part.get(at + 2);
             at += 1;
         }
+        (slot != 0).then(|| id_of(slot))
     }
 
     /// Adds an entry that is not there.

@@ -1,6 +1,6 @@
 //! `HeapTable` against a `BTreeMap`.
 
-use super::{Cursor, Hashes, HeapTable};
+use super::{Cursor, Found, Hashes, HeapTable};
 use crate::snapshot::SnapshotSink;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -36,6 +36,7 @@ enum Operation {
     Remove(u16),
     ScanAdd(u32),
     Batch(Vec<(u16, u32)>),
+    Each(Vec<(u16, u32)>, usize),
     RetainOdd,
     Begin,
     Step(usize),
@@ -54,6 +55,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         10 => key.prop_map(Remove),
         1 => any::<u32>().prop_map(ScanAdd),
         2 => prop::collection::vec((0u16..300, any::<u32>()), 1..100).prop_map(Batch),
+        2 => (prop::collection::vec((0u16..300, any::<u32>()), 1..200), 1usize..300)
+            .prop_map(|(records, stop)| Each(records, stop)),
         1 => Just(RetainOdd),
         2 => Just(Begin),
         6 => (1usize..80).prop_map(Step),
@@ -136,6 +139,7 @@ impl<K: TestKey> Run<K> {
             }
             ScanAdd(n) => self.scan_add(n),
             Batch(records) => self.batch(&records),
+            Each(records, stop) => self.each(&records, stop),
             RetainOdd => {
                 let mut cursor = Cursor::default();
                 while !table.retain_scan(&mut cursor, 30, |_, v| v.0 % 2 == 1) {}
@@ -190,6 +194,31 @@ impl<K: TestKey> Run<K> {
         for (k, r) in keys.into_iter().zip(records) {
             let v = self.oracle.entry(k).or_insert_with(|| value(r.1));
             v.0 = v.0.wrapping_mul(3).wrapping_add(r.1);
+        }
+    }
+
+    /// Like `batch`, but stops behind `stop` records.
+    fn each(&mut self, records: &[(u16, u32)], stop: usize) {
+        let keys: Vec<K> = records.iter().map(|r| K::make(r.0)).collect();
+        let mut seen = 0;
+        let end = self.table.each(
+            0..keys.len(),
+            |i| hash(&keys[i]),
+            |i, aim| {
+                assert_eq!(i, seen);
+                seen += 1;
+                let v = match aim.find(keys[i].view()) {
+                    Found::Value(v) => v,
+                    Found::Vacant(place) => place.insert(keys[i].view(), value(records[i].1)),
+                };
+                v.0 = v.0.wrapping_mul(5).wrapping_add(records[i].1);
+                seen < stop
+            },
+        );
+        assert_eq!((end, end), (seen, stop.min(records.len())));
+        for (k, r) in keys.into_iter().zip(records).take(end) {
+            let v = self.oracle.entry(k).or_insert_with(|| value(r.1));
+            v.0 = v.0.wrapping_mul(5).wrapping_add(r.1);
         }
     }
 
@@ -378,7 +407,18 @@ fn a_batch_tells_keys_of_one_hash_apart() {
         table.for_batch(keys.len(), |i| (77, keys[i]), |_| 0, |i, v| *v += keys[i]);
     }
     assert!(table.is_large());
-    assert!((0..100).all(|k| table.get(77, k) == Some(&(4 * k))));
+    table.each(
+        0..keys.len(),
+        |_| 77,
+        |i, aim| match aim.find(keys[i]) {
+            Found::Value(v) => {
+                *v += keys[i];
+                true
+            }
+            Found::Vacant(_) => panic!("{i} is missing"),
+        },
+    );
+    assert!((0..100).all(|k| table.get(77, k) == Some(&(6 * k))));
 }
 
 #[test]
