@@ -98,6 +98,11 @@ impl MemoryTransport {
         MemoryTransport { connections: Vec::new(), bell: Arc::default() }
     }
 
+    /// Whether bytes wait for further turns to be delivered.
+    pub fn is_moving(&self) -> bool {
+        self.connections.iter().any(|connection| connection.sending.is_some())
+    }
+
     /// Connects two slots, with faults from `a` to `b` and from `b` to `a`; the new connection is the
     /// last of each.
     pub fn connect(a: &mut MemoryTransport, b: &mut MemoryTransport, faults: [Faults; 2]) {

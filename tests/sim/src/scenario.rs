@@ -49,6 +49,34 @@ pub struct Life {
     pub savepoint: Option<(u64, bool)>,
 }
 
+/// The job in two worker processes, connected in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Wires {
+    /// Which slot is the first of the second process.
+    pub split: u32,
+    /// How the connections deliver.
+    pub faults: tidemill_net::transport::memory::Faults,
+    /// How likely, in percent, connections break in a life that is not the last.
+    pub cuts: u64,
+}
+
+impl Wires {
+    /// Not drawn from the scenario's chances: those that a seed had before stay what they were.
+    fn new(seed: u64) -> Option<Self> {
+        let rng = &mut Rng::new(seed ^ 0x7769_7265);
+        let faults = tidemill_net::transport::memory::Faults {
+            seed: rng.draw(),
+            capacity: rng.pick(&[1_000, 5_000, 100_000, 1 << 20]),
+            chunk: rng.pick(&[0, 700, 5_000, 100_000]),
+            stall_percent: rng.pick(&[0, 0, 30, 70]),
+            cut_at: None,
+            flip_at: None,
+        };
+        let wires = Wires { split: rng.below(100) as u32, faults, cuts: rng.pick(&[0, 0, 50]) };
+        rng.percent(40).then_some(wires)
+    }
+}
+
 /// A whole run.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -80,6 +108,8 @@ pub struct Scenario {
     pub damage: u64,
     /// How far a source may be ahead of the slowest, in milliseconds of event time.
     pub max_skew_ms: Option<u64>,
+    /// Where the job is split over two processes.
+    pub wires: Option<Wires>,
     /// The lives; the last one ends by itself.
     pub lives: Vec<Life>,
 }
@@ -165,6 +195,7 @@ impl Scenario {
             idle_after_ms,
             damage: rng.pick(&[0, 0, 50, 100]),
             max_skew_ms: rng.pick(&[None, None, Some(0), Some(50), Some(500)]),
+            wires: Wires::new(seed),
             lives,
         }
     }

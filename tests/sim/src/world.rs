@@ -19,6 +19,7 @@
 mod attempt;
 mod schedule;
 mod seat;
+mod wires;
 
 use crate::jobs::{Parts, compose, oracle, settled};
 use crate::ledger::Ledger;
@@ -57,6 +58,10 @@ pub struct Report {
     pub blocked: u64,
     /// Batches of channel state in the checkpoints that were restored.
     pub channel_state: u64,
+    /// Lives that ended because a connection broke.
+    pub cuts: u64,
+    /// Lives in two processes.
+    pub split: u64,
     /// Rows committed.
     pub rows: u64,
     /// Checkpoints that were damaged, so that an older one was restored.
@@ -219,6 +224,8 @@ impl World<'_> {
         self.report.checkpoints += attempt.completed;
         self.report.aborted += attempt.aborted;
         self.report.blocked += attempt.blocked();
+        self.report.cuts += u64::from(attempt.was_cut);
+        self.report.split += u64::from(attempt.is_split());
         self.note(attempt.trace);
         self.note(self.clock.now());
         Ok((ending, attempt.last_epoch()))

@@ -33,6 +33,7 @@ fn replay() {
         "{:?} {:?} {:?} every {:?} us, keep {}, queue {}, strict {}, step {} us",
         s.kind, s.pace, s.channel, s.interval_us, s.keep, s.writer_queue, s.strict, s.step_us
     );
+    println!("  {:?}", s.wires);
     s.lives.iter().for_each(|life| println!("  {life:?}"));
     match play(seed) {
         Ok(report) => println!("{report:?}"),
@@ -90,4 +91,6 @@ fn add(total: &mut Report, report: &Report) {
     total.channel_state += report.channel_state;
     total.rows += report.rows;
     total.damaged += report.damaged;
+    total.cuts += report.cuts;
+    total.split += report.split;
 }

@@ -1,6 +1,7 @@
 //! One life of the job: what the embedded shell does with threads and channels, here step by step.
 
 use super::seat::Seat;
+use super::wires::{deploy_split, seated};
 use crate::rng::Rng;
 use crate::scenario::{Life, PATIENT_US, Scenario};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,7 +15,7 @@ use tidemill_coordination::{
 use tidemill_plan::{PhysicalPlan, SubtaskId};
 use tidemill_ring::Doorbell;
 use tidemill_runtime::context::{Restored, SectionKind, TaskEvent};
-use tidemill_runtime::deploy::{Blueprint, DeployOptions, JobPlan, deploy};
+use tidemill_runtime::deploy::{Blueprint, DeployOptions, JobPlan};
 use tidemill_runtime::slot::{Command, Slot};
 use tidemill_snapshot as snapshot;
 use tidemill_snapshot::{ChunkKey, FaultyStore, MemoryStore, WriterCore};
@@ -72,10 +73,13 @@ pub(super) struct Attempt<'a> {
     pub(super) completed: u64,
     pub(super) aborted: u64,
     pub(super) trace: u64,
+    /// A connection may break, and has broken.
+    may_cut: bool,
+    pub(super) was_cut: bool,
 }
 
 impl<'a> Attempt<'a> {
-    pub(super) fn start(start: Start<'a>, rng: Rng) -> Result<Self, String> {
+    pub(super) fn start(start: Start<'a>, mut rng: Rng) -> Result<Self, String> {
         let slots = start.plan.slots();
         let doorbells: Vec<_> = (0..slots).map(|_| Doorbell::new()).collect();
         let options = DeployOptions {
@@ -86,16 +90,22 @@ impl<'a> Attempt<'a> {
         };
         let mut declared = Declared::default();
         let mut seats = Vec::new();
-        let deployed =
-            deploy(start.plan, &doorbells, &options).map_err(|e| format!("deploy: {e}"))?;
-        for (blueprints, doorbell) in deployed.into_iter().zip(&doorbells) {
+        let wires = start.scenario.wires;
+        // Not in the last life, which nothing would restore.
+        let may_cut = wires.is_some_and(|w| start.life.crash.is_some() && rng.percent(w.cuts));
+        let deployed = match wires {
+            Some(wires) => deploy_split(start.plan, &doorbells, &options, wires, may_cut),
+            None => seated(start.plan, &doorbells, &options),
+        };
+        let deployed = deployed.map_err(|e| format!("deploy: {e}"))?;
+        for ((blueprints, pump), doorbell) in deployed.into_iter().zip(&doorbells) {
             let built: tidemill::Result<Vec<_>> =
                 blueprints.into_iter().map(Blueprint::build).collect();
             let tasks = built.map_err(|e| format!("build: {e}"))?;
             for t in &tasks {
                 declared.add(&[(t.context.info.clone(), t.context.states.borrow().clone())]);
             }
-            seats.push(Seat::new(Slot::new(tasks), doorbell.clone()));
+            seats.push(Seat::new(Slot::new(tasks), pump, doorbell.clone()));
         }
         let config = Config {
             interval_us: start.scenario.interval_us,
@@ -132,6 +142,8 @@ impl<'a> Attempt<'a> {
             completed: 0,
             aborted: 0,
             trace: 0,
+            may_cut,
+            was_cut: false,
             start,
         };
         let subtasks = attempt.start.physical.subtasks().collect();
@@ -152,7 +164,16 @@ impl<'a> Attempt<'a> {
         self.trace = tidemill_base::hash::hash_u64(self.trace.wrapping_add(what));
     }
 
+    /// Whether the job runs in two processes.
+    pub(super) fn is_split(&self) -> bool {
+        self.seats.iter().any(|seat| seat.pump.is_some())
+    }
+
     pub(super) fn failed(&mut self, error: &Error) -> Result<(), String> {
+        if self.may_cut && error.to_string().contains("the connection of slot") {
+            (self.was_cut, self.ending) = (true, Some(Ending::Crashed));
+            return Ok(());
+        }
         // Storage fails on purpose, tasks do not.
         match error.severity() {
             Severity::FailJob | Severity::FailAttempt | Severity::Retry => {

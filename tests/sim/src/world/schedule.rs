@@ -4,6 +4,7 @@ use super::attempt::{Attempt, Ending};
 use super::seat::Stepped;
 use tidemill_base::Clock;
 use tidemill_coordination::Event;
+use tidemill_runtime::slot::Round;
 use tidemill_runtime::task::Progress;
 
 impl Attempt<'_> {
@@ -81,10 +82,16 @@ impl Attempt<'_> {
         let Some((slot, task)) = self.draw() else { return Ok(false) };
         let seat = &mut self.seats[slot];
         let stepped = if self.start.scenario.strict {
-            if !seat.awake(clock.now()) {
-                return Ok(false);
+            match seat.awake(clock.now()) {
+                Ok(true) => seat.step(&clock),
+                Ok(false) => return Ok(false),
+                Err(e) => Err(e),
             }
-            seat.step(&clock)
+        } else if seat.pump.is_some() && self.rng.percent(40) {
+            seat.pump(clock.now()).map(|round| {
+                let worked = matches!(round, Round::Worked);
+                Stepped::Task(if worked { Progress::Worked } else { Progress::Finished })
+            })
         } else {
             seat.step_task(task, &clock).map(Stepped::Task)
         };
@@ -125,10 +132,19 @@ impl Attempt<'_> {
             let seat = &mut self.seats[slot];
             let mut did = seat.command(&clock).map_err(|e| format!("a task failed: {e}"))?;
             let strict = self.start.scenario.strict;
+            did |= seat.is_moving();
             if strict {
-                did |= seat.awake(clock.now());
+                match seat.awake(clock.now()) {
+                    Ok(awake) => did |= awake,
+                    Err(e) => return self.failed(&e),
+                }
                 until.extend(seat.until());
             } else {
+                match seat.pump(clock.now()) {
+                    Ok(Round::Worked) => did = true,
+                    Ok(Round::Idle { until: u }) => until.extend(u),
+                    Err(e) => return self.failed(&e),
+                }
                 for i in 0..seat.slot.len() {
                     match seat.step_task(i, &clock) {
                         Ok(Progress::Worked) => did = true,

@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 use tidemill_base::clock::ManualClock;
 use tidemill_base::{Clock, Micros, Result};
+use tidemill_net::transport::memory::MemoryTransport;
 use tidemill_ring::Doorbell;
-use tidemill_runtime::slot::{Command, Slot};
+use tidemill_runtime::remote::Pump;
+use tidemill_runtime::slot::{Command, Round, Slot};
 use tidemill_runtime::task::Progress;
 
 /// An idle slot whose events could not all be carried looks again after this.
@@ -58,29 +60,47 @@ pub(super) struct Seat {
     pub(super) last: Vec<Progress>,
     /// Steps that found no free output buffer.
     pub(super) blocked: u64,
+    /// Its connections to slots of the other process.
+    pub(super) pump: Option<Pump<MemoryTransport>>,
     doorbell: Arc<Doorbell>,
     flag: Arc<Flag>,
     state: State,
 }
 
 impl Seat {
-    pub(super) fn new(slot: Slot, doorbell: Arc<Doorbell>) -> Self {
+    pub(super) fn new(
+        slot: Slot,
+        pump: Option<Pump<MemoryTransport>>,
+        doorbell: Arc<Doorbell>,
+    ) -> Self {
         let last = vec![Progress::Worked; slot.len()];
         let (commands, flag) = (VecDeque::new(), Arc::default());
-        Seat { slot, commands, last, blocked: 0, doorbell, flag, state: FRESH }
+        Seat { slot, commands, last, blocked: 0, pump, doorbell, flag, state: FRESH }
     }
 
     /// Whether a strict slot would do anything.
-    pub(super) fn awake(&mut self, now: Micros) -> bool {
+    pub(super) fn awake(&mut self, now: Micros) -> Result<bool> {
         if let State::Asleep { until } = self.state {
             let rung = self.flag.0.swap(false, Ordering::Relaxed);
-            if !rung && until.is_none_or(|at| at > now) {
-                return false;
+            // What the kernel does meanwhile: it wakes the slot where it brings something.
+            let brought = matches!(self.pump(now)?, Round::Worked);
+            if !rung && !brought && until.is_none_or(|at| at > now) {
+                return Ok(false);
             }
             self.doorbell.cancel_park();
             self.state = FRESH;
         }
-        true
+        Ok(true)
+    }
+
+    /// A turn of the connections.
+    pub(super) fn pump(&mut self, now: Micros) -> Result<Round> {
+        self.pump.as_mut().map_or(Ok(Round::Idle { until: None }), |pump| pump.round(now, false))
+    }
+
+    /// Whether bytes are under way that no slot has to do anything for.
+    pub(super) fn is_moving(&mut self) -> bool {
+        self.pump.as_mut().is_some_and(|pump| pump.transport().is_moving())
     }
 
     /// When an idle slot looks again by itself.
@@ -105,6 +125,12 @@ impl Seat {
             Progress::Finished => {}
         }
         let at = at + 1;
+        if at == self.slot.len() {
+            match self.pump(clock.now())? {
+                Round::Worked => worked = true,
+                Round::Idle { until: u } => until = [until, u].into_iter().flatten().min(),
+            }
+        }
         self.state = State::Round { at, worked, until, parking };
         Ok(if at < self.slot.len() {
             Stepped::Task(progress)
