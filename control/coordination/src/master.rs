@@ -85,7 +85,6 @@ pub struct Master {
     /// A rescale that waits for a checkpoint to start from.
     rescale: Option<Box<Submission>>,
     chance: u64,
-    wake: Option<Micros>,
 }
 
 /// What the metadata store says of a job that a JobManager left behind.
@@ -97,11 +96,16 @@ pub struct LeftBehind {
     pub workers: Vec<Assigned>,
     /// Its complete checkpoints, oldest first.
     pub completed: Vec<Epoch>,
-    /// An epoch above all that are stored; what the workers have seen raises it.
+    /// An epoch above all that are stored, or recorded as triggered; what the workers have seen raises
+    /// it.
     pub first_epoch: Epoch,
     /// What the user gave to start from.
     pub initial: Option<RestoreFrom>,
 }
+
+/// Epochs that an earlier JobManager may have triggered without leaving a trace: they are not used
+/// again, because a worker of an earlier attempt may still write their objects.
+const EPOCH_MARGIN: Epoch = 16;
 
 /// Numbers of savepoints that a master asks for itself.
 const OWN_SAVEPOINT: SavepointId = SavepointId::MAX;
@@ -115,6 +119,7 @@ impl Master {
         initial: Option<RestoreFrom>,
     ) -> Self {
         let restarts = Restarts::new(submission.settings.restart.clone());
+        let first_worker = settings.first_worker;
         Master {
             chance: settings.seed | 1,
             settings,
@@ -122,7 +127,7 @@ impl Master {
             phase: Phase::Assembling { not_before: 0 },
             status: JobStatus::Scheduling,
             attempt: 0,
-            workers: Workers::default(),
+            workers: Workers::from(first_worker),
             restarts,
             declared: Default::default(),
             next_epoch: first_epoch,
@@ -131,7 +136,6 @@ impl Master {
             waiting: Vec::new(),
             early: BTreeSet::new(),
             rescale: None,
-            wake: None,
         }
     }
 
@@ -143,10 +147,11 @@ impl Master {
         left: LeftBehind,
         deadline: Micros,
     ) -> Self {
-        let mut master = Master::new(settings, submission, left.first_epoch, left.initial);
+        let first_epoch = left.first_epoch + EPOCH_MARGIN;
+        let mut master = Master::new(settings, submission, first_epoch, left.initial);
         master.attempt = left.attempt;
         master.completed = left.completed;
-        master.workers = Workers::known(&left.workers, deadline);
+        master.workers.known(&left.workers, deadline);
         master.phase = Phase::Adopting { deadline, back: BTreeSet::new() };
         master.status = JobStatus::Restarting;
         master
@@ -216,7 +221,7 @@ impl Master {
             MasterEvent::Tick => {}
         }
         self.advance(now, out);
-        self.wake(out);
+        self.wake(now, out);
     }
 
     fn refuse(&self, event: MasterEvent, out: &mut Vec<Effect>) {
@@ -267,18 +272,16 @@ impl Master {
         }
     }
 
-    fn wake(&mut self, out: &mut Vec<Effect>) {
+    fn wake(&self, now: Micros, out: &mut Vec<Effect>) {
         let phase = match &self.phase {
             Phase::Assembling { not_before } => Some(*not_before),
             Phase::Deploying { deadline, .. } | Phase::Adopting { deadline, .. } => Some(*deadline),
             Phase::Running(running) => running.wake_at(),
             Phase::Over => return,
         };
-        let at = [phase, self.workers.next_deadline()].into_iter().flatten().min();
-        if let Some(at) = at
-            && self.wake != Some(at)
-        {
-            self.wake = Some(at);
+        // What is due was done by now; what waits for somebody needs no clock.
+        let deadlines = [phase, self.workers.next_deadline()].into_iter().flatten();
+        if let Some(at) = deadlines.filter(|&at| at > now).min() {
             out.push(Effect::WakeAt(at));
         }
     }

@@ -39,6 +39,15 @@ macro_rules! hex_id {
                 Self(text)
             }
 
+            /// The bytes that it was made from.
+            pub fn bytes(&self) -> [u8; $digits / 2] {
+                let digit = |i: usize| match self.0.as_bytes()[i] {
+                    d @ b'0'..=b'9' => d - b'0',
+                    d => d - b'a' + 10,
+                };
+                std::array::from_fn(|i| digit(2 * i) << 4 | digit(2 * i + 1))
+            }
+
             /// The hexadecimal digits.
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -114,6 +123,7 @@ mod tests {
     fn ids_are_hexadecimal_of_their_length_and_nothing_else() {
         let id = JobId::from_bytes([0xab; 16]);
         assert_eq!(id.as_str().parse::<JobId>(), Ok(id.clone()));
+        assert_eq!(id.bytes(), [0xab; 16]);
         for wrong in ["", "../../etc/passwd", "AB", &"g".repeat(32), &"a".repeat(33)] {
             let error = wrong.parse::<JobId>().expect_err("not an id").to_string();
             assert!(error.contains("32 lower-case"), "{error}");

@@ -2,6 +2,7 @@
 
 mod args;
 mod attempt;
+mod carrier;
 #[doc(hidden)]
 pub mod checkpoint;
 mod embedded;
@@ -13,6 +14,8 @@ mod requests;
 pub mod restore;
 mod signal;
 mod state;
+mod submission;
+mod worker;
 
 pub use args::Args;
 pub use embedded::Summary;
@@ -71,7 +74,8 @@ pub fn main(compose: impl FnOnce(&mut Args) -> Result<Env>) -> ExitCode {
         }
     };
     let result = match mode {
-        Mode::Plan(format) => plan(&env, &format),
+        Mode::Plan(format) => plan(&env, &format, &options),
+        Mode::Worker => worker::run(&env),
         _ => embedded::run(&env, &options).map(|summary| {
             if options.progress {
                 eprintln!("{summary}");
@@ -87,8 +91,12 @@ pub fn main(compose: impl FnOnce(&mut Args) -> Result<Env>) -> ExitCode {
     }
 }
 
-fn plan(env: &Env, format: &str) -> Result<()> {
+fn plan(env: &Env, format: &str, options: &Options) -> Result<()> {
     let (physical, _) = env.graph.finish()?;
+    if format == "submission" {
+        println!("{}", submission::json(env, physical, options)?);
+        return Ok(());
+    }
     match format {
         "mermaid" => println!("{}", physical.to_mermaid()),
         "dot" => println!("{}", physical.to_dot()),

@@ -40,6 +40,9 @@ pub struct MasterSettings {
     pub stop_timeout_ms: u64,
     /// How often workers say that they live.
     pub heartbeat_ms: u64,
+    /// Number of the first worker that this master starts. A JobManager chooses it so that no number
+    /// is used twice in a job's life: by its term of leadership.
+    pub first_worker: u32,
     /// Chance for the jitter of restarts.
     pub seed: u64,
 }
@@ -60,6 +63,7 @@ impl MasterSettings {
             deploy_timeout_ms: 600_000,
             stop_timeout_ms: 5_000,
             heartbeat_ms: 500,
+            first_worker: 0,
             seed: 1,
         }
     }

@@ -44,18 +44,19 @@ pub(super) struct Workers {
 }
 
 impl Workers {
+    /// Nobody yet; numbers begin at `first`.
+    pub(super) fn from(first: u32) -> Self {
+        Workers { next: first, ..Workers::default() }
+    }
+
     /// Workers that an earlier JobManager started; they are to attach before `deadline`.
-    pub(super) fn known(assigned: &[Assigned], deadline: Micros) -> Self {
-        let worker = |a: &Assigned| Worker {
-            agent: a.agent.clone(),
-            slots: a.slots,
-            address: String::new(),
-            state: State::Starting { deadline },
-        };
-        let workers: BTreeMap<u32, Worker> =
-            assigned.iter().map(|a| (a.worker, worker(a))).collect();
-        let next = workers.keys().next_back().map_or(0, |last| last + 1);
-        Workers { workers, next, ..Workers::default() }
+    pub(super) fn known(&mut self, assigned: &[Assigned], deadline: Micros) {
+        for a in assigned {
+            let state = State::Starting { deadline };
+            let (agent, address) = (a.agent.clone(), String::new());
+            self.workers.insert(a.worker, Worker { agent, slots: a.slots, address, state });
+            self.next = self.next.max(a.worker + 1);
+        }
     }
 
     pub(super) fn count(&self) -> usize {

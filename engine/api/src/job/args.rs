@@ -13,6 +13,8 @@ use tidemill_base::{Error, Result};
 pub(crate) enum Mode {
     Run,
     Plan(String),
+    /// In a cluster, started by a TaskManager; settings come on standard input.
+    Worker,
     Help,
 }
 
@@ -49,7 +51,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("metrics-addr", "HOST:PORT", "serve /metrics, and on this machine POST /savepoint and /stop"),
     ("insecure", "", "allow a --metrics-addr that other machines can reach (metrics only)"),
     ("quiet", "", "no progress"),
-    ("format", "json|mermaid|dot", "of the command 'plan'"),
+    ("format", "json|mermaid|dot|submission", "of the command 'plan' (submission: for a cluster)"),
     ("help", "", "this text"),
 ];
 
@@ -76,6 +78,7 @@ impl Invocation {
                 match word.as_str() {
                     "plan" => mode = Mode::Plan(String::new()),
                     "run" => mode = Mode::Run,
+                    "worker" => mode = Mode::Worker,
                     _ => return Err(format!("unknown command '{word}': use run, plan or --help")),
                 }
                 continue;
@@ -113,8 +116,8 @@ impl Invocation {
             }
         }
         if let Mode::Plan(wanted) = &mut mode {
-            if !["json", "mermaid", "dot"].contains(&format.as_str()) {
-                return Err(format!("--format {format}: use json, mermaid or dot"));
+            if !["json", "mermaid", "dot", "submission"].contains(&format.as_str()) {
+                return Err(format!("--format {format}: use json, mermaid, dot or submission"));
             }
             *wanted = format;
         }

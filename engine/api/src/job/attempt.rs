@@ -3,107 +3,27 @@
 //! Slots send what their tasks say over one channel; this thread feeds it to the coordinator and
 //! does what the coordinator asks for. Snapshot entries go straight to the writer.
 
+use super::carrier::{Carrier, Message, operators_of, watched};
 use super::checkpoint::Declared;
 use super::progress::{Progress, Watched};
 use super::requests::{Pending, Requests};
 use super::signal;
 use super::state::StateHome;
 use crate::metrics::JobMetrics;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_base::clock::SystemClock;
 use tidemill_base::{Barrier, BarrierKind, Clock, Error, Result};
 use tidemill_coordination::{Action, Coordinator, EpochKind, Event, Outcome};
-use tidemill_plan::{PhysicalPlan, SubtaskId};
-use tidemill_runtime::context::{Restored, StateDeclaration, SubtaskInfo, TaskEvent};
+use tidemill_plan::PhysicalPlan;
+use tidemill_runtime::context::{Restored, TaskEvent};
 use tidemill_runtime::deploy::{DeployOptions, JobPlan, deploy};
 use tidemill_runtime::slot::Command;
 use tidemill_runtime::worker::{EventSink, Worker, WorkerOptions};
 use tidemill_snapshot as snapshot;
-use tidemill_snapshot::{ChunkKey, DirStore, JobSender, SnapshotWriter, TrySendError};
-
-/// What arrives at the coordinating thread.
-enum Message {
-    Ready(Vec<(SubtaskInfo, Vec<StateDeclaration>)>),
-    Task(SubtaskId, TaskEvent),
-    Failed(Error),
-}
-
-/// Carries a slot's events: entries to the writer, the rest to the coordinating thread.
-struct Carrier {
-    messages: Sender<Message>,
-    writer: Option<JobSender>,
-    /// Operator ids of each task, by task.
-    operators: Arc<Vec<Vec<u64>>>,
-    /// By task: of how many operators the writer knows that they are done.
-    told: BTreeMap<u64, usize>,
-}
-
-impl Carrier {
-    /// Tells the writer that the subtask's operators are done. Where the queue is full it goes on
-    /// from there at the next call.
-    fn subtask_done(&mut self, epoch: u64, info: &SubtaskInfo) -> Result<(), ()> {
-        let Some(writer) = &self.writer else { return Ok(()) };
-        let told = self.told.entry(info.task).or_insert(0);
-        for &operator in &self.operators[info.task as usize][*told..] {
-            let subtask = snapshot::SubtaskId { operator, subtask: info.subtask };
-            let job = snapshot::Job::SubtaskDone { epoch, subtask };
-            if let Err(TrySendError::Full(_)) = writer.try_send(job) {
-                return Err(());
-            }
-            *told += 1;
-        }
-        *told = 0;
-        Ok(())
-    }
-}
-
-impl EventSink for Carrier {
-    fn deliver(&mut self, info: &SubtaskInfo, event: TaskEvent) -> Result<(), TaskEvent> {
-        match (event, &self.writer) {
-            (TaskEvent::Entry { .. }, None) => Ok(()),
-            (TaskEvent::Entry { epoch, section, payload, records }, Some(writer)) => {
-                let key = ChunkKey {
-                    operator: section.operator,
-                    subtask: info.subtask,
-                    kind: section.kind,
-                    state: section.state,
-                };
-                match writer.try_send(snapshot::Job::Chunk { epoch, key, payload, records }) {
-                    Err(TrySendError::Full(job)) => match *job {
-                        snapshot::Job::Chunk { payload, .. } => {
-                            Err(TaskEvent::Entry { epoch, section, payload, records })
-                        }
-                        _ => Ok(()),
-                    },
-                    // A writer that has been shut down: the attempt is ending.
-                    _ => Ok(()),
-                }
-            }
-            (event, _) => {
-                if let TaskEvent::Acknowledged { epoch } = event
-                    && self.subtask_done(epoch, info).is_err()
-                {
-                    return Err(event);
-                }
-                let subtask = SubtaskId::new(info.task as u32, info.subtask);
-                // Nobody listens any more when the attempt is ending.
-                let _ = self.messages.send(Message::Task(subtask, event));
-                Ok(())
-            }
-        }
-    }
-
-    fn ready(&mut self, subtasks: Vec<(SubtaskInfo, Vec<StateDeclaration>)>) {
-        let _ = self.messages.send(Message::Ready(subtasks));
-    }
-
-    fn failed(&mut self, error: Error) {
-        let _ = self.messages.send(Message::Failed(error));
-    }
-}
+use tidemill_snapshot::{DirStore, SnapshotWriter};
 
 /// What an attempt needs.
 pub(crate) struct Setup<'a> {
@@ -175,12 +95,7 @@ pub(crate) fn run(setup: &Setup<'_>) -> Result<Ended> {
         }
         None => None,
     };
-    let operators = setup
-        .plan
-        .tasks
-        .iter()
-        .map(|t| t.operators.iter().map(|&o| setup.plan.operator_ids[o]).collect::<Vec<u64>>());
-    let operators = Arc::new(operators.collect());
+    let operators = operators_of(setup.plan);
     let sinks = (0..slots).map(|_| -> Box<dyn EventSink> {
         Box::new(Carrier {
             messages: messages_tx.clone(),
@@ -217,20 +132,6 @@ pub(crate) fn run(setup: &Setup<'_>) -> Result<Ended> {
     };
     let outcome = attempt.serve(slots, &messages, &writer_events);
     Ok(attempt.end(outcome))
-}
-
-fn watched(blueprints: &[Vec<tidemill_runtime::deploy::Blueprint>]) -> Vec<Watched> {
-    blueprints
-        .iter()
-        .flatten()
-        .map(|b| Watched {
-            task: b.info.task as usize,
-            name: b.info.task_name.clone(),
-            subtask: b.info.subtask,
-            is_source: b.is_source(),
-            metrics: b.metrics.clone(),
-        })
-        .collect()
 }
 
 impl Attempt<'_> {

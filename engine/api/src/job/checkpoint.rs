@@ -3,29 +3,18 @@
 use super::restore::state_kind;
 use std::collections::BTreeMap;
 use tidemill_plan::PhysicalPlan;
+use tidemill_protocol::SubtaskStates;
 use tidemill_runtime::context::{StateDeclaration, SubtaskInfo};
-use tidemill_snapshot::{JobFacts, Manifest, OperatorEntry, StateEntry, WorkerPart};
+use tidemill_snapshot::{Manifest, StateEntry, WorkerPart};
 
 /// The operators with the states that their subtasks declared.
 #[derive(Clone, Debug, Default)]
-pub struct Declared {
-    /// By operator, then by kind and index.
-    states: BTreeMap<u64, BTreeMap<String, StateEntry>>,
-}
+pub struct Declared(tidemill_coordination::Declared);
 
 impl Declared {
     /// Takes in what one slot's subtasks declared.
     pub fn add(&mut self, subtasks: &[(SubtaskInfo, Vec<StateDeclaration>)]) {
-        for d in subtasks.iter().flat_map(|(_, states)| states) {
-            let kind = state_kind(&d.section);
-            let entry = StateEntry {
-                name: d.name.clone(),
-                kind: kind.clone(),
-                schema: d.shape.clone(),
-                fingerprint: tidemill_base::hash::hash_bytes(d.shape.as_bytes()),
-            };
-            self.states.entry(d.section.operator).or_default().insert(kind, entry);
-        }
+        self.0.add(&states_of(subtasks));
     }
 
     /// The manifest of a complete checkpoint.
@@ -37,34 +26,26 @@ impl Declared {
         savepoint: bool,
         part: WorkerPart,
     ) -> Manifest {
-        let operators = plan
-            .tasks()
-            .iter()
-            .flat_map(|t| t.operators.iter().map(move |o| (t.parallelism, o)))
-            .map(|(parallelism, o)| OperatorEntry {
-                uid: o.uid.clone(),
-                id: o.id.get(),
-                name: o.name.clone(),
-                parallelism,
-                states: self
-                    .states
-                    .get(&o.id.get())
-                    .map(|s| s.values().cloned().collect())
-                    .unwrap_or_default(),
-            })
-            .collect();
-        let mut properties = BTreeMap::new();
-        properties.insert("tidemill".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-        let facts = JobFacts {
-            job: plan.job().to_owned(),
-            epoch,
-            created_at_ms,
-            savepoint,
-            parallelism: plan.parallelism(),
-            max_parallelism: plan.max_parallelism(),
-            operators,
-            properties,
-        };
-        Manifest::assemble(facts, [part])
+        self.0.manifest(plan, epoch, created_at_ms, savepoint, [part])
     }
+}
+
+/// What subtasks declared, as manifests describe it.
+pub(crate) fn states_of(subtasks: &[(SubtaskInfo, Vec<StateDeclaration>)]) -> Vec<SubtaskStates> {
+    let mut by_operator: BTreeMap<u64, BTreeMap<String, StateEntry>> = BTreeMap::new();
+    for d in subtasks.iter().flat_map(|(_, states)| states) {
+        let kind = state_kind(&d.section);
+        let entry = StateEntry {
+            name: d.name.clone(),
+            kind: kind.clone(),
+            schema: d.shape.clone(),
+            fingerprint: tidemill_base::hash::hash_bytes(d.shape.as_bytes()),
+        };
+        by_operator.entry(d.section.operator).or_default().insert(kind, entry);
+    }
+    let states = |(operator, states): (u64, BTreeMap<String, StateEntry>)| SubtaskStates {
+        operator,
+        states: states.into_values().collect(),
+    };
+    by_operator.into_iter().map(states).collect()
 }

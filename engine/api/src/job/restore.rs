@@ -2,6 +2,7 @@
 
 use super::options::{Options, RestoreFrom};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use tidemill_base::{Error, Result};
@@ -23,6 +24,52 @@ fn store_error(e: tidemill_snapshot::Error) -> Error {
     match e {
         tidemill_snapshot::Error::Retry(r) => Error::attempt(r.to_string()),
         e => Error::job(e.to_string()),
+    }
+}
+
+/// Why a checkpoint cannot be loaded.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The store's word.
+    Store(tidemill_snapshot::Error),
+    /// It is not one of this program.
+    Job(Error),
+}
+
+impl Failure {
+    /// Whether another checkpoint should be tried.
+    pub(crate) fn is_damaged(&self) -> bool {
+        use tidemill_snapshot::Error as E;
+        matches!(self, Failure::Store(E::Damaged(_) | E::Missing(_)))
+    }
+
+    /// As the engine's error.
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Failure::Store(e) => store_error(e),
+            Failure::Job(e) => e,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Store(e) => e.fmt(f),
+            Failure::Job(e) => e.fmt(f),
+        }
+    }
+}
+
+impl From<tidemill_snapshot::Error> for Failure {
+    fn from(e: tidemill_snapshot::Error) -> Self {
+        Failure::Store(e)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Self {
+        Failure::Job(e)
     }
 }
 
@@ -66,8 +113,8 @@ pub(crate) fn load_start(
         Some(RestoreFrom::Path(path)) => {
             let opened = open_path(path).map_err(store_error)?;
             let manifest = opened.restored.manifest;
-            let restored =
-                load(opened.store.as_ref(), manifest, plan, options.allow_dropped_state)?;
+            let restored = load(opened.store.as_ref(), manifest, plan, options.allow_dropped_state)
+                .map_err(Failure::into_error)?;
             let next_epoch = opened.restored.next_epoch.max(next(store)?);
             Ok(Loaded { restored: Some(restored), next_epoch })
         }
@@ -86,7 +133,10 @@ pub fn load_latest(
     match restore_latest(store).map_err(store_error)? {
         None => Ok(Loaded { restored: None, next_epoch: 1 }),
         Some(found) => Ok(Loaded {
-            restored: Some(load(store, found.manifest, plan, allow_dropped_state)?),
+            restored: Some(
+                load(store, found.manifest, plan, allow_dropped_state)
+                    .map_err(Failure::into_error)?,
+            ),
             next_epoch: found.next_epoch,
         }),
     }
@@ -105,12 +155,16 @@ pub(crate) fn state_kind(section: &SectionId) -> String {
     format!("{kind}/{}", section.state)
 }
 
-fn load(
+/// Loads a checkpoint of this program.
+///
+/// # Errors
+/// When it is damaged or another program's.
+pub(crate) fn load(
     store: &dyn SnapshotStore,
     manifest: Arc<Manifest>,
     plan: &JobPlan,
     allow_dropped_state: bool,
-) -> Result<Arc<Restored>> {
+) -> Result<Arc<Restored>, Failure> {
     check_job(&manifest, plan, allow_dropped_state)?;
     let mut restored = Restored { epoch: manifest.epoch, ..Restored::default() };
     let declared: BTreeMap<(u64, &str), &StateEntry> = manifest
@@ -118,7 +172,7 @@ fn load(
         .iter()
         .flat_map(|o| o.states.iter().map(|s| ((o.id, s.kind.as_str()), s)))
         .collect();
-    let reader = SnapshotReader::open(store, manifest.clone()).map_err(store_error)?;
+    let reader = SnapshotReader::open(store, manifest.clone())?;
     for subtask in &manifest.subtasks {
         for section in &subtask.sections {
             let id =
@@ -132,7 +186,7 @@ fn load(
             }
             let sections = reader.sections(id.operator, Some(subtask.subtask), id.kind, id.state);
             for payload in sections {
-                let payload = payload.map_err(store_error)?.payload;
+                let payload = payload?.payload;
                 restored.sections.entry(id).or_default().push((subtask.subtask, payload));
             }
         }

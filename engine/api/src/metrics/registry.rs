@@ -136,17 +136,25 @@ impl JobMetrics {
         let state = self.state();
         let mut out = Exposition::default();
         self.render_job(&state, now, &mut out);
-        for &(name, kind, help, value) in TASK_FAMILIES {
-            let mut family = out.family(name, kind, help);
-            for s in &state.subtasks {
-                if let Some(value) = value(&s.watched.metrics) {
-                    family.sample(&s.labels, value);
-                }
-            }
-        }
-        render_times(&state, now, &mut out);
-        render_latency(&state, &mut out);
+        render_subtasks(&state, now, &mut out);
         out.finish()
+    }
+
+    /// What subtasks tell, as text: for a worker that has a part of the job.
+    pub(crate) fn render_tasks(&self, now: Micros) -> String {
+        let mut out = Exposition::default();
+        render_subtasks(&self.state(), now, &mut out);
+        out.finish()
+    }
+
+    /// For each subtask the shares of the last sampled second in which it was busy and without free
+    /// output buffers, 0 to 1.
+    pub(crate) fn rates(&self) -> Vec<(f64, f64)> {
+        let share = |s: &Subtask| {
+            let rates = s.sampler.rates().unwrap_or_default();
+            (rates.busy / 1e3, rates.backpressured / 1e3)
+        };
+        self.state().subtasks.iter().map(share).collect()
     }
 
     fn render_job(&self, state: &State, now: Micros, out: &mut Exposition) {
@@ -207,6 +215,19 @@ impl JobMetrics {
             state.bytes.map(Value::Count),
         );
     }
+}
+
+fn render_subtasks(state: &State, now: Micros, out: &mut Exposition) {
+    for &(name, kind, help, value) in TASK_FAMILIES {
+        let mut family = out.family(name, kind, help);
+        for s in &state.subtasks {
+            if let Some(value) = value(&s.watched.metrics) {
+                family.sample(&s.labels, value);
+            }
+        }
+    }
+    render_times(state, now, out);
+    render_latency(state, out);
 }
 
 fn seconds(micros: Micros) -> Value {

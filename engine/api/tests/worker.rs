@@ -1,0 +1,124 @@
+//! Worker processes under a JobManager: real processes, real connections and SIGKILL, with the
+//! production `Master` driven by a small loop. This program is both the job and its tests: with
+//! `TIDEMILL_TEST_JOB` set it is the job.
+#![expect(clippy::unwrap_used, reason = "these are tests, although without the harness")]
+
+#[path = "worker/manager.rs"]
+mod manager;
+
+use manager::Manager;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+use tidemill::connectors::{FileSink, GeneratorSource};
+use tidemill::{Env, job};
+use tidemill_coordination::Submission;
+
+const JOB: &str = "TIDEMILL_TEST_JOB";
+const KEYS: u64 = 11;
+const TOTAL: u64 = 40_000;
+
+/// Counts numbers by key, each as its own line, into files in `--out`; about four seconds.
+fn program() -> ExitCode {
+    job::main(|args| {
+        let out = args.required("out", "directory of the result")?;
+        let env = Env::new("counting").parallelism(4).checkpoint_every(Duration::from_millis(200));
+        env.add_source(GeneratorSource::new(Some(TOTAL), |i| i).rate(10_000.0))
+            .key_by::<u64, _>(|n| n - n / KEYS * KEYS)
+            .count()
+            .uid("counts")
+            .map(|(key, n)| format!("{key} {n}"))
+            .add_sink(FileSink::<String, _>::display(out));
+        Ok(env)
+    })
+}
+
+fn submission(out: &Path) -> Submission {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(JOB, "1").args(["plan", "--format", "submission", "--out"]).arg(out);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Submission::from_json(&String::from_utf8(output.stdout).unwrap()).unwrap()
+}
+
+/// Every count of every key, once.
+fn check(out: &Path) {
+    let mut lines = Vec::new();
+    for entry in std::fs::read_dir(out).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.file_name().unwrap().to_str().unwrap().starts_with('.') {
+            lines.extend(std::fs::read_to_string(path).unwrap().lines().map(str::to_owned));
+        }
+    }
+    let of_key = |key: u64| TOTAL / KEYS + u64::from(key < TOTAL % KEYS);
+    let mut expected: Vec<String> =
+        (0..KEYS).flat_map(|key| (1..=of_key(key)).map(move |n| format!("{key} {n}"))).collect();
+    lines.sort();
+    expected.sort();
+    assert_eq!(lines.len(), expected.len());
+    assert!(lines == expected, "records are lost or doubled");
+}
+
+/// Two workers of two slots each; after some checkpoints one of them is killed.
+fn a_killed_worker_is_replaced_and_nothing_is_lost_or_doubled() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut manager = Manager::new(submission(&out), dir.path(), &out);
+    manager.run_until(|m| m.completed() >= 3);
+    manager.kill_worker();
+    manager.run_until(Manager::is_done);
+    assert!(manager.failures.len() == 1, "{:?}", manager.failures);
+    assert_eq!(manager.finished(), "finished");
+    check(&out);
+}
+
+/// The JobManager goes and another comes: the workers attach with what they run, and go on.
+fn workers_outlive_the_job_manager() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut manager = Manager::new(submission(&out), dir.path(), &out);
+    manager.run_until(|m| m.completed() >= 3);
+    let before = manager.completed();
+    manager.crash_and_return();
+    manager.run_until(|m| m.completed() > before + 2);
+    assert_eq!(manager.attempt(), 0, "the attempt goes on: {:?}", manager.failures);
+    manager.run_until(Manager::is_done);
+    assert_eq!(manager.finished(), "finished");
+    check(&out);
+}
+
+/// A worker whose standard input is closed has lost its agent.
+fn a_worker_ends_with_its_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut manager = Manager::new(submission(&out), dir.path(), &out);
+    manager.run_until(|m| m.completed() >= 1);
+    manager.drop_agent_pipe();
+    manager.run_until(|m| !m.failures.is_empty());
+    manager.run_until(Manager::is_done);
+    check(&out);
+}
+
+fn main() -> ExitCode {
+    if std::env::var_os(JOB).is_some() {
+        return program();
+    }
+    let tests: [(&str, fn()); 3] = [
+        (
+            "a_killed_worker_is_replaced_and_nothing_is_lost_or_doubled",
+            a_killed_worker_is_replaced_and_nothing_is_lost_or_doubled,
+        ),
+        ("workers_outlive_the_job_manager", workers_outlive_the_job_manager),
+        ("a_worker_ends_with_its_agent", a_worker_ends_with_its_agent),
+    ];
+    println!("\nrunning {} tests", tests.len());
+    for (name, test) in tests {
+        test();
+        println!("test {name} ... ok");
+    }
+    println!(
+        "\ntest result: ok. {} passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n",
+        tests.len()
+    );
+    ExitCode::SUCCESS
+}
