@@ -15,8 +15,8 @@ CARGO_FLAGS ?=
 
 rocksdb_deps := $(if $(filter bundled,$(ROCKSDB)),rocksdb,$(if $(filter system,$(ROCKSDB)),rocksdb-system))
 rocksdb_env = $(if $(filter system,$(ROCKSDB)),ROCKSDB_LIB_DIR=$$(pkg-config --variable=libdir rocksdb))
-rocksdb_crates := -p tidemill-keyed -p tidemill-runtime -p tidemill \
-	--features tidemill-keyed/rocksdb,tidemill-runtime/rocksdb,tidemill/rocksdb
+rocksdb_crates := -p tidemill-keyed -p tidemill-runtime -p tidemill -p tidemill-sim \
+	--features tidemill-keyed/rocksdb,tidemill-runtime/rocksdb,tidemill/rocksdb,tidemill-sim/rocksdb
 
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-rocksdb demo test build fmt clippy docs sim bench loom sanitize clean

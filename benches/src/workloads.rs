@@ -29,6 +29,10 @@ pub struct Spec {
     pub checkpoint_interval: Option<Duration>,
     /// `heap` or `rocksdb`.
     pub state: String,
+    /// Memory of RocksDB for each slot, in MiB.
+    pub state_memory_mib: usize,
+    /// Where RocksDB keeps its files; a temporary directory where absent.
+    pub state_dir: Option<String>,
 }
 
 /// What a run gave.
@@ -117,7 +121,11 @@ pub(crate) fn execute(
 ) -> Result<Run> {
     let dir = std::env::temp_dir().join(format!("tidemill-bench-{}", std::process::id()));
     let dir_text = dir.to_string_lossy().into_owned();
-    let mut flags = vec!["--state", spec.state.as_str()];
+    let memory = spec.state_memory_mib.to_string();
+    let mut flags = vec!["--state", spec.state.as_str(), "--state-memory-mib", &memory];
+    if let Some(dir) = &spec.state_dir {
+        flags.extend(["--state-dir", dir]);
+    }
     let interval = spec.checkpoint_interval.map(|i| format!("{}ms", i.as_millis()));
     if let Some(interval) = &interval {
         flags.extend(["--checkpoint-dir", &dir_text, "--checkpoint-interval", interval]);

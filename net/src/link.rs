@@ -195,5 +195,6 @@ fn due(barrier: &Barrier) -> Option<Micros> {
     match barrier.kind {
         BarrierKind::Unaligned => Some(0),
         BarrierKind::Aligned { timeout } => timeout.map(|t| barrier.triggered_at + t),
+        BarrierKind::Savepoint => None,
     }
 }

@@ -87,6 +87,8 @@ fn plan(cli: &Cli, tally: &Tally) -> Result<JobPlan> {
                 rate: None,
                 checkpoint_interval: None,
                 state: "heap".into(),
+                state_memory_mib: 256,
+                state_dir: None,
             };
             Ok(workloads::compose(name, &spec, tally)?.plans()?.1)
         }

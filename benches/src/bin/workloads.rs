@@ -33,6 +33,12 @@ struct Cli {
     /// heap or rocksdb
     #[arg(long, default_value = "heap")]
     state: String,
+    /// Memory of rocksdb for each slot, in MiB
+    #[arg(long, default_value_t = 256)]
+    state_memory_mib: usize,
+    /// Where rocksdb keeps its files; a temporary directory if not given
+    #[arg(long)]
+    state_dir: Option<String>,
     /// Takes a checkpoint as often as this, into a temporary directory
     #[arg(long)]
     checkpoint_interval_ms: Option<u64>,
@@ -55,6 +61,8 @@ fn main() -> ExitCode {
         rate: cli.rate,
         checkpoint_interval: cli.checkpoint_interval_ms.map(Duration::from_millis),
         state: cli.state,
+        state_memory_mib: cli.state_memory_mib,
+        state_dir: cli.state_dir,
     };
     match workloads::run(&cli.workload, &spec) {
         Ok(run) => {

@@ -49,4 +49,7 @@ pub enum BarrierKind {
     },
     /// Do not wait: batches that the barrier overtakes become channel state.
     Unaligned,
+    /// Wait for every channel for ever; what is written refers to nothing outside of the
+    /// checkpoint.
+    Savepoint,
 }

@@ -200,6 +200,6 @@ fn is_due(barrier: Barrier, now: Micros) -> bool {
     match barrier.kind {
         BarrierKind::Unaligned => true,
         BarrierKind::Aligned { timeout: Some(t) } => now >= barrier.triggered_at + t,
-        BarrierKind::Aligned { timeout: None } => false,
+        BarrierKind::Aligned { timeout: None } | BarrierKind::Savepoint => false,
     }
 }

@@ -5,10 +5,12 @@
 
 use crate::context::Context;
 #[cfg(feature = "rocksdb")]
+use crate::native::{self, Native};
+#[cfg(feature = "rocksdb")]
 use std::path::PathBuf;
 use tidemill_base::{Key, Result};
 #[cfg(feature = "rocksdb")]
-use tidemill_keyed::rocks::{LazyDatabase, Memory, RocksOptions};
+use tidemill_keyed::rocks::{Memory, RocksOptions};
 use tidemill_keyed::{Backend, CurrentKey, StateTime, States};
 
 /// Where a job keeps keyed state.
@@ -19,12 +21,20 @@ pub enum StateBackend {
     Heap,
     /// In RocksDB.
     #[cfg(feature = "rocksdb")]
-    RocksDb {
-        /// A directory of this attempt alone; whoever deploys makes and deletes it.
-        dir: PathBuf,
-        /// Memory of each slot, in bytes.
-        slot_bytes: usize,
-    },
+    RocksDb(RocksDb),
+}
+
+/// How a job keeps state in RocksDB.
+#[cfg(feature = "rocksdb")]
+#[derive(Clone, Debug)]
+pub struct RocksDb {
+    /// A directory of this attempt alone; whoever deploys makes and deletes it.
+    pub dir: PathBuf,
+    /// What each slot may use.
+    pub slot: RocksOptions,
+    /// Whether checkpoints consist of the databases' files, of which only new ones are stored
+    /// again. If not, they hold entries, as those of the heap.
+    pub incremental: bool,
 }
 
 impl StateBackend {
@@ -36,9 +46,9 @@ impl StateBackend {
         match self {
             StateBackend::Heap => Ok(StatePlace::Heap),
             #[cfg(feature = "rocksdb")]
-            StateBackend::RocksDb { dir, slot_bytes } => {
-                let options = RocksOptions { memory_bytes: *slot_bytes, ..Default::default() };
-                Ok(StatePlace::RocksDb { dir: dir.clone(), memory: Memory::new(options)? })
+            StateBackend::RocksDb(options) => {
+                let memory = Memory::new(options.slot)?;
+                Ok(StatePlace::RocksDb { options: options.clone(), memory })
             }
         }
     }
@@ -53,29 +63,43 @@ pub enum StatePlace {
     /// In RocksDB.
     #[cfg(feature = "rocksdb")]
     RocksDb {
-        /// The attempt's directory.
-        dir: PathBuf,
+        /// How.
+        options: RocksDb,
         /// What the slot's databases share.
         memory: Memory,
     },
 }
 
 impl Context {
-    /// The backend of an operator. Once for each operator: it owns its directory.
+    /// The backend of an operator, with what the checkpoint has in files. Once for each operator:
+    /// it owns its directory.
+    ///
+    /// # Errors
+    /// If a database cannot be restored.
     #[cfg_attr(not(feature = "rocksdb"), expect(unused_variables, reason = "directories only"))]
-    pub fn backend(&self, operator: u64) -> Backend {
+    pub fn backend(&self, operator: u64) -> Result<Backend> {
         match &self.place {
-            StatePlace::Heap => Backend::Heap,
+            StatePlace::Heap => Ok(Backend::Heap),
             #[cfg(feature = "rocksdb")]
-            StatePlace::RocksDb { dir, memory } => {
-                let dir = dir.join(format!("{operator:016x}-{}", self.info.subtask));
-                Backend::Rocks(LazyDatabase::new(&dir, memory))
+            StatePlace::RocksDb { options, memory } => {
+                let name = format!("{operator:016x}-{}", self.info.subtask);
+                let database = native::open(self, operator, &options.dir.join(&name), memory)?;
+                if options.incremental {
+                    let links = options.dir.join(format!("{name}.checkpoints"));
+                    let native = Native::new(operator, &database, memory, links);
+                    self.natives.borrow_mut().push(native);
+                }
+                Ok(Backend::Rocks(database))
             }
         }
     }
 
-    /// The states of an operator: empty, in its backend.
-    pub fn keyed_states<K: Key>(&self, operator: u64) -> States<K> {
-        States::with_backend(CurrentKey::new(), StateTime::new(), self.backend(operator), "")
+    /// The states of an operator: those of the checkpoint's files, in its backend.
+    ///
+    /// # Errors
+    /// As [`Context::backend`].
+    pub fn keyed_states<K: Key>(&self, operator: u64) -> Result<States<K>> {
+        let backend = self.backend(operator)?;
+        Ok(States::with_backend(CurrentKey::new(), StateTime::new(), backend, ""))
     }
 }

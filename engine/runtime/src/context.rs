@@ -5,8 +5,9 @@
 
 use crate::backend::StatePlace;
 use crate::keyed_snapshot::restored_batches;
+use crate::native::Native;
 use crate::skew::SkewSeat;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tidemill_base::metrics::TaskMetrics;
 use tidemill_base::{Batch, Error, Result};
 
 pub use crate::keyed_snapshot::StoredKeys;
-pub use tidemill_snapshot::SectionKind;
+pub use tidemill_snapshot::{SectionKind, ShareSource};
 
 /// Which subtask this is.
 #[derive(Clone, Debug)]
@@ -70,6 +71,17 @@ pub struct Restored {
     pub sections: std::collections::BTreeMap<SectionId, Vec<(u32, Vec<u8>)>>,
     /// Where state by key is read from, if it is not in `sections`: each subtask reads its own share.
     pub stored: Option<StoredKeys>,
+    /// Where its shared files are.
+    pub files: Option<Arc<dyn SharedFiles>>,
+}
+
+/// Reads the shared files of a checkpoint.
+pub trait SharedFiles: std::fmt::Debug + Send + Sync {
+    /// Copies the shared file `name` to `to`, which does not exist.
+    ///
+    /// # Errors
+    /// If it cannot be read or written.
+    fn fetch(&self, name: &str, to: &std::path::Path) -> Result<()>;
 }
 
 impl Restored {
@@ -103,6 +115,13 @@ pub enum TaskEvent {
         payload: Vec<u8>,
         /// Number of records in it.
         records: u64,
+    },
+    /// A shared file that a snapshot consists of.
+    File {
+        /// Checkpoint.
+        epoch: u64,
+        /// Where its content is.
+        source: ShareSource,
     },
     /// Everything of this subtask's snapshot has been left in the outbox.
     Acknowledged {
@@ -162,6 +181,10 @@ pub struct Context {
     pub restored: Option<Arc<Restored>>,
     /// Where keyed state is kept.
     pub place: StatePlace,
+    /// Whether snapshots that begin now must refer to nothing outside of their checkpoint.
+    pub whole: Rc<Cell<bool>>,
+    /// Native checkpoints of the operators whose state is in RocksDB.
+    pub natives: Rc<RefCell<Vec<Native>>>,
     /// States declared while the task was built.
     pub states: Rc<RefCell<Vec<StateDeclaration>>>,
     /// The first error that an operator met while it could not return one.
@@ -215,6 +238,8 @@ impl Context {
             metrics: Arc::default(),
             restored: None,
             place: StatePlace::default(),
+            whole: Rc::default(),
+            natives: Rc::default(),
             states: Rc::default(),
             failure: Failure::default(),
             skew: None,

@@ -151,6 +151,8 @@ impl Blueprint {
             metrics: self.metrics,
             restored: self.restored,
             place: self.place,
+            whole: Rc::default(),
+            natives: Rc::default(),
             states: Rc::default(),
             failure: Failure::default(),
             skew: self.skew,

@@ -12,6 +12,7 @@
 //! - [`task`]: a head and its chain, as the slot sees it
 //! - [`slot`]: one core's tasks
 //! - [`backend`]: where keyed state is kept
+//! - [`native`]: checkpoints as the files of RocksDB
 //! - [`deploy`]: from a job's tasks and edges to the channels and subtasks of each slot
 //! - [`remote`]: channels between this slot and slots of other processes
 //! - [`worker`]: the pinned executors; the only module that knows glommio
@@ -29,6 +30,11 @@ pub mod deploy;
 pub mod gate;
 pub mod join;
 pub mod keyed_snapshot;
+#[cfg(feature = "rocksdb")]
+pub mod native;
+#[cfg(not(feature = "rocksdb"))]
+#[path = "native_absent.rs"]
+pub mod native;
 pub mod operator;
 pub mod output;
 pub mod process;

@@ -3,7 +3,7 @@
 //! ```text
 //!   1 watermark i64
 //!   2 status u8 (0 active, 1 idle)
-//!   3 epoch u64 | age u64 us | kind u8 (0 aligned without timeout, 1 with, 2 unaligned) | timeout u64 us
+//!   3 epoch u64 | age u64 us | kind u8 (0 aligned without timeout, 1 with, 2 unaligned, 3 savepoint) | timeout u64 us
 //!   4 (end)
 //! ```
 //! A barrier's age travels, not its moment: each process has a clock of its own.
@@ -26,6 +26,7 @@ pub fn encode(element: &Element, now: Micros, out: &mut Vec<u8>) {
                 BarrierKind::Aligned { timeout: None } => (0, 0),
                 BarrierKind::Aligned { timeout: Some(t) } => (1, t),
                 BarrierKind::Unaligned => (2, 0),
+                BarrierKind::Savepoint => (3, 0),
             };
             out.push(3);
             out.extend_from_slice(&b.epoch.to_le_bytes());
@@ -66,6 +67,7 @@ fn read(bytes: &mut &[u8], now: Micros) -> Option<Element> {
                 (0, 0) => BarrierKind::Aligned { timeout: None },
                 (1, t) => BarrierKind::Aligned { timeout: Some(t) },
                 (2, 0) => BarrierKind::Unaligned,
+                (3, 0) => BarrierKind::Savepoint,
                 _ => return None,
             };
             Element::Barrier(Barrier { epoch, triggered_at: now.saturating_sub(age), kind })

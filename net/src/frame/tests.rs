@@ -64,6 +64,7 @@ fn encoded(batch: &Batch) -> Vec<u8> {
 fn element() -> impl Strategy<Value = Element> {
     let kind = prop_oneof![
         Just(BarrierKind::Unaligned),
+        Just(BarrierKind::Savepoint),
         any::<Option<u64>>().prop_map(|timeout| BarrierKind::Aligned { timeout }),
     ];
     prop_oneof![

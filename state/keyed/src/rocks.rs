@@ -8,6 +8,7 @@
 //! ```
 //! There is no write-ahead log: what a checkpoint does not hold is recomputed after a failure.
 
+mod background;
 mod cached;
 mod checkpoint;
 mod codec;
@@ -22,6 +23,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use background::Outcome;
 pub use checkpoint::{CheckpointFile, CheckpointJob, NativeCheckpoint};
 pub use database::Database;
 pub use lazy::LazyDatabase;

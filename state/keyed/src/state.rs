@@ -72,6 +72,26 @@ pub trait StateTable {
     fn abort_snapshot(&mut self);
     /// Adds the entries of a batch for which `keep(hash of the key)` holds.
     fn restore_batch(&mut self, batch: &Batch, keep: &dyn Fn(u64) -> bool) -> Result<()>;
+    /// Whether the entries are in a database, which [`StateTable::flush_step`] writes to.
+    fn is_on_disk(&self) -> bool {
+        false
+    }
+    /// See [`Table::flush_step`](crate::Table::flush_step).
+    fn flush_step(&mut self, _budget: usize) -> Result<bool> {
+        Ok(true)
+    }
+    /// See [`Table::end_flush`](crate::Table::end_flush).
+    fn end_flush(&mut self) {}
+    /// See [`Table::restore_from`](crate::Table::restore_from). Nothing to do for states that are
+    /// never in a database.
+    #[cfg(feature = "rocksdb")]
+    fn restore_from(
+        &mut self,
+        _database: &crate::rocks::Database,
+        _keep: &dyn Fn(u64) -> bool,
+    ) -> Result<()> {
+        Ok(())
+    }
     /// Number of entries, expired ones included.
     fn len(&self) -> usize;
     /// Whether there is no entry.

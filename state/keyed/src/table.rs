@@ -5,7 +5,7 @@
 
 use crate::heap::{Cursor, HeapTable};
 #[cfg(feature = "rocksdb")]
-use crate::rocks::{LazyDatabase, RocksTable};
+use crate::rocks::{Database, LazyDatabase, RocksTable};
 use crate::snapshot::SnapshotSink;
 use tidemill_base::{Batch, Key, Record, Result};
 
@@ -260,6 +260,48 @@ impl<K: Key, V: Record> Table<K, V> {
     /// Begins a snapshot of the entries as they are now. Panics if one is running.
     pub fn begin_snapshot(&mut self, epoch: u64, namespace: i64) {
         either!(self, t => t.begin_snapshot(epoch, namespace));
+    }
+
+    /// Makes the database hold the state of the snapshot's beginning, in steps of about `budget`
+    /// entries; true when it does. [`Table::end_flush`] then ends the snapshot. Nothing to do on
+    /// the heap.
+    #[cfg_attr(not(feature = "rocksdb"), expect(unused_variables, reason = "heap: nothing to do"))]
+    pub fn flush_step(&mut self, budget: usize) -> Result<bool> {
+        match self {
+            Table::Heap(_) => Ok(true),
+            #[cfg(feature = "rocksdb")]
+            Table::Rocks(t) => t.flush_step(budget),
+        }
+    }
+
+    /// The database's files of the snapshot are safe: it ends.
+    pub fn end_flush(&mut self) {
+        match self {
+            Table::Heap(_) => (),
+            #[cfg(feature = "rocksdb")]
+            Table::Rocks(t) => t.end_flush(),
+        }
+    }
+
+    /// Adds the entries of the table `name` of another database for which `keep(hash of the key)`
+    /// holds.
+    #[cfg(feature = "rocksdb")]
+    pub fn restore_from(
+        &mut self,
+        database: &Database,
+        name: &str,
+        keep: &dyn Fn(u64) -> bool,
+    ) -> Result<()> {
+        let mut other = RocksTable::<K, V>::open(database, name, 0)?;
+        other.begin_snapshot(0, 0);
+        let (mut batches, mut done) = (Vec::new(), false);
+        while !done {
+            done = other.snapshot_step(10_000, &mut batches)?;
+            for (_, batch) in batches.drain(..) {
+                self.restore_batch(&batch, keep)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether a snapshot has begun and is not finished.

@@ -50,7 +50,7 @@ pub use reader::{Section, Sections, SnapshotReader};
 pub use resolve::{Decision, Fact, Skipped, Step, next_step};
 pub use restore::{Opened, Restored, open_path, restore_epoch, restore_latest};
 pub use retention::{Facts, Plan, Policy, Retained, Seen, plan, retain};
-pub use store::{CheckpointId, ObjectReader, ObjectWriter, SnapshotStore, content_name};
+pub use store::{CheckpointId, ObjectReader, ObjectWriter, SnapshotStore, content_name, describe};
 pub use verify::verify;
 pub use writer::{
     Event, Job, JobSender, ShareSource, SnapshotWriter, TrySendError, WriterCore, WriterOptions,

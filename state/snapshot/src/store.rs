@@ -194,14 +194,24 @@ pub trait SnapshotStore: Send + Sync {
 /// # Errors
 /// Those of the reader.
 pub fn content_name(content: &mut dyn io::Read, suffix: &str) -> io::Result<String> {
-    let mut hasher = Sha256::new();
+    Ok(describe(content, suffix)?.name)
+}
+
+/// What [`SnapshotStore::put_shared`] will return for this content under its
+/// [`content_name`].
+///
+/// # Errors
+/// Those of the reader.
+pub fn describe(content: &mut dyn io::Read, suffix: &str) -> io::Result<SharedFile> {
+    let (mut sha, mut crc) = (Sha256::new(), crc32fast::Hasher::new());
     let mut bytes = 0u64;
     let mut buf = vec![0; 64 << 10];
     loop {
         match content.read(&mut buf) {
             Ok(0) => break,
             Ok(n) => {
-                hasher.update(&buf[..n]);
+                sha.update(&buf[..n]);
+                crc.update(&buf[..n]);
                 bytes += n as u64;
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -209,11 +219,11 @@ pub fn content_name(content: &mut dyn io::Read, suffix: &str) -> io::Result<Stri
         }
     }
     let mut name = String::with_capacity(64);
-    for byte in &hasher.finalize()[..16] {
+    for byte in &sha.finalize()[..16] {
         let _ = write!(name, "{byte:02x}");
     }
     let _ = write!(name, "-{bytes}{suffix}");
-    Ok(name)
+    Ok(SharedFile { name, bytes, crc32: crc.finalize() })
 }
 
 /// Copies a reader in pieces, counting and summing; `sink` takes each piece.

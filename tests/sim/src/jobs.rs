@@ -107,6 +107,12 @@ impl Kind {
         self != Kind::Shared
     }
 
+    /// Whether it has keyed state that may be on disk.
+    pub fn keeps_tables(self) -> bool {
+        use Kind::*;
+        matches!(self, Rolling | Chain | Union | Shared | Timers | Connect | Rules)
+    }
+
     /// The key of a record: where order within a key is checked, a key is in one split.
     pub fn key(self, split: u64, random: u64) -> u64 {
         match self {

@@ -30,6 +30,17 @@ impl Alignment {
     }
 }
 
+/// Where keyed state is. Without the feature `rocksdb` always on the heap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// In memory.
+    Heap,
+    /// In RocksDB, checkpoints hold entries.
+    Entries,
+    /// In RocksDB, checkpoints hold its files.
+    Files,
+}
+
 /// One life of the job: from a start or restore to its end or crash.
 #[derive(Clone, Copy, Debug)]
 pub struct Life {
@@ -47,6 +58,8 @@ pub struct Life {
     pub faults: Faults,
     /// Iteration at which a savepoint is asked for, and whether the job stops with it.
     pub savepoint: Option<(u64, bool)>,
+    /// Where keyed state is.
+    pub state: State,
 }
 
 /// The job in two worker processes, connected in memory.
@@ -123,7 +136,19 @@ impl Scenario {
         if rng.percent(25) {
             scenario.press(rng);
         }
+        scenario.keep_on_disk(&mut Rng::new(seed ^ 0x6469_736b));
         scenario
+    }
+
+    /// In some lives of some runs, state is on disk. Chance of its own: the rest of a scenario is
+    /// the same with and without.
+    fn keep_on_disk(&mut self, rng: &mut Rng) {
+        if self.kind.keeps_tables() && rng.percent(50) {
+            for life in &mut self.lives {
+                let state = rng.pick(&[State::Heap, State::Entries, State::Files, State::Files]);
+                life.state = state;
+            }
+        }
     }
 
     /// Much data, few buffers, and barriers that do not wait: tasks are in the middle of a batch
@@ -231,6 +256,7 @@ fn life(parallelism: u32, last: bool, step_us: Micros, rng: &mut Rng) -> Life {
         crash: (!last).then(|| (rng.pick(&[0, 1, 1, 1, 1, 2, 3, 6]), rng.below(far))),
         faults,
         savepoint: rng.percent(20).then(|| (rng.below(3_000), !last && rng.percent(50))),
+        state: State::Heap,
     }
 }
 

@@ -17,6 +17,7 @@
 //! Not here: what a job computes (jobs.rs).
 
 mod attempt;
+mod disk;
 mod schedule;
 mod seat;
 mod wires;
@@ -27,6 +28,7 @@ use crate::rng::Rng;
 use crate::scenario::{Life, Scenario};
 use attempt::{Attempt, Ending, Start};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use tidemill::job::restore::load_latest;
 use tidemill_base::Clock;
 use tidemill_base::clock::ManualClock;
@@ -180,7 +182,8 @@ impl World<'_> {
             life: number,
         };
         let (physical, plan) = compose(&parts).plans().map_err(|e| format!("compose: {e}"))?;
-        let loaded = load_latest(&self.store, &plan, false).map_err(|e| format!("restore: {e}"))?;
+        let loaded = load_latest(Arc::new(self.store.clone()), &plan, false)
+            .map_err(|e| format!("restore: {e}"))?;
         if let Some(restored) = &loaded.restored {
             self.report.restores += 1;
             self.report.channel_state += attempt::channel_state(restored);

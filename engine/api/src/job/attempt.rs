@@ -213,7 +213,7 @@ impl Attempt<'_> {
                 TaskEvent::Acknowledged { epoch } => self.tell(Event::Acked { epoch, subtask }),
                 TaskEvent::Committed { epoch } => self.tell(Event::CommitAcked { epoch, subtask }),
                 TaskEvent::Finished => self.tell(Event::SubtaskFinished { subtask }),
-                TaskEvent::Entry { .. } => Ok(None),
+                TaskEvent::Entry { .. } | TaskEvent::File { .. } => Ok(None),
             },
         }
     }
@@ -273,6 +273,7 @@ impl Attempt<'_> {
                 }
                 self.write(snapshot::Job::Begin { epoch, expect: Vec::new() });
                 let kind = match (kind, aligned_timeout_ms) {
+                    (kind, None) if kind.savepoint().is_some() => BarrierKind::Savepoint,
                     (EpochKind::Periodic, Some(0)) => BarrierKind::Unaligned,
                     (_, timeout) => BarrierKind::Aligned { timeout: timeout.map(|ms| ms * 1_000) },
                 };

@@ -51,7 +51,18 @@ impl Carrier {
 impl EventSink for Carrier {
     fn deliver(&mut self, info: &SubtaskInfo, event: TaskEvent) -> Result<(), TaskEvent> {
         match (event, &self.writer) {
-            (TaskEvent::Entry { .. }, None) => Ok(()),
+            (TaskEvent::Entry { .. } | TaskEvent::File { .. }, None) => Ok(()),
+            (TaskEvent::File { epoch, source }, Some(writer)) => {
+                match writer.try_send(snapshot::Job::Share { epoch, source }) {
+                    Err(TrySendError::Full(job)) => match *job {
+                        snapshot::Job::Share { epoch, source } => {
+                            Err(TaskEvent::File { epoch, source })
+                        }
+                        _ => Ok(()),
+                    },
+                    _ => Ok(()),
+                }
+            }
             (TaskEvent::Entry { epoch, section, payload, records }, Some(writer)) => {
                 let key = ChunkKey {
                     operator: section.operator,

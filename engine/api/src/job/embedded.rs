@@ -25,12 +25,13 @@ pub(crate) fn run(env: &Env, options: &Options) -> Result<Summary> {
     // Dropped last: it answers what is dropped with the requests.
     let _server;
     let (asker, requests) = Requests::new(options.signals);
-    let state = StateHome::open(options)?;
+    let state =
+        StateHome::open(options.state, options.state_dir.as_deref(), options.state_memory_mib)?;
     let clock = SystemClock::new();
     let metrics = Arc::new(JobMetrics::new(&settings.job, clock.now()));
     _server = serve(options, &settings.job, &metrics, &clock, asker)?;
     let store = options.checkpoint_dir.as_deref().map(restore::open_store).transpose()?;
-    let mut start = restore::load_start(options, store.as_deref(), &plan)?;
+    let mut start = restore::load_start(options, store.as_ref(), &plan)?;
     let restored_epoch = start.restored.as_ref().map(|r| r.epoch);
     let mut restarts = Restarts::new(settings.restart.clone());
     let (mut checkpoints, mut number, mut completed) = (0, 0, None);
@@ -76,7 +77,7 @@ pub(crate) fn run(env: &Env, options: &Options) -> Result<Summary> {
         number += 1;
         let first = start.next_epoch.max(ended.last_epoch + 1);
         let from_start = start.restored.clone();
-        start = restore::load_latest(store.as_ref(), &plan, options.allow_dropped_state)?;
+        start = restore::load_latest(store.clone(), &plan, options.allow_dropped_state)?;
         start.restored = start.restored.or(from_start);
         start.next_epoch = start.next_epoch.max(first);
     }

@@ -3,10 +3,12 @@
 use super::options::{Options, RestoreFrom};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use tidemill_base::{Error, Result};
-use tidemill_runtime::context::{Restored, SectionId, SectionKind, StoredKeys};
+use tidemill_runtime::context::{Restored, SectionId, SectionKind, SharedFiles, StoredKeys};
 use tidemill_runtime::deploy::JobPlan;
 use tidemill_snapshot::{
     DirStore, Manifest, SnapshotReader, SnapshotStore, StateEntry, open_path, restore_latest,
@@ -82,10 +84,10 @@ pub(crate) fn open_store(dir: &Path) -> Result<Arc<DirStore>> {
 /// checkpoints: going on there would mix two lives of a job.
 pub(crate) fn load_start(
     options: &Options,
-    store: Option<&DirStore>,
+    store: Option<&Arc<DirStore>>,
     plan: &JobPlan,
 ) -> Result<Loaded> {
-    let next = |store: Option<&DirStore>| -> Result<u64> {
+    let next = |store: Option<&Arc<DirStore>>| -> Result<u64> {
         let Some(store) = store else { return Ok(1) };
         let listed = store.list().map_err(store_error)?;
         Ok(listed.iter().map(|id| id.epoch + 1).max().unwrap_or(1))
@@ -108,12 +110,12 @@ pub(crate) fn load_start(
             let store = store.ok_or_else(|| {
                 Error::job("--restore latest needs --checkpoint-dir: where to look")
             })?;
-            load_latest(store, plan, options.allow_dropped_state)
+            load_latest(store.clone(), plan, options.allow_dropped_state)
         }
         Some(RestoreFrom::Path(path)) => {
             let opened = open_path(path).map_err(store_error)?;
             let manifest = opened.restored.manifest;
-            let restored = load(opened.store.as_ref(), manifest, plan, options.allow_dropped_state)
+            let restored = load(opened.store, manifest, plan, options.allow_dropped_state)
                 .map_err(Failure::into_error)?;
             let next_epoch = opened.restored.next_epoch.max(next(store)?);
             Ok(Loaded { restored: Some(restored), next_epoch })
@@ -126,11 +128,11 @@ pub(crate) fn load_start(
 /// # Errors
 /// When the store cannot be read, or the checkpoint is not one of this job.
 pub fn load_latest(
-    store: &dyn SnapshotStore,
+    store: Arc<dyn SnapshotStore>,
     plan: &JobPlan,
     allow_dropped_state: bool,
 ) -> Result<Loaded> {
-    match restore_latest(store).map_err(store_error)? {
+    match restore_latest(&*store).map_err(store_error)? {
         None => Ok(Loaded { restored: None, next_epoch: 1 }),
         Some(found) => Ok(Loaded {
             restored: Some(
@@ -160,7 +162,7 @@ pub(crate) fn state_kind(section: &SectionId) -> String {
 /// # Errors
 /// When it is damaged or another program's.
 pub(crate) fn load(
-    store: &dyn SnapshotStore,
+    store: Arc<dyn SnapshotStore>,
     manifest: Arc<Manifest>,
     plan: &JobPlan,
     allow_dropped_state: bool,
@@ -172,7 +174,7 @@ pub(crate) fn load(
         .iter()
         .flat_map(|o| o.states.iter().map(|s| ((o.id, s.kind.as_str()), s)))
         .collect();
-    let reader = SnapshotReader::open(store, manifest.clone())?;
+    let reader = SnapshotReader::open(&*store, manifest.clone())?;
     for subtask in &manifest.subtasks {
         for section in &subtask.sections {
             let id =
@@ -192,7 +194,34 @@ pub(crate) fn load(
         }
     }
     restored.stored = Some(StoredKeys::new(Arc::new(reader)));
+    restored.files = Some(Arc::new(StoredFiles(store)));
     Ok(Arc::new(restored))
+}
+
+/// The shared files of a store.
+struct StoredFiles(Arc<dyn SnapshotStore>);
+
+impl std::fmt::Debug for StoredFiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StoredFiles({})", self.0.locate(None))
+    }
+}
+
+impl SharedFiles for StoredFiles {
+    fn fetch(&self, name: &str, to: &Path) -> Result<()> {
+        let failed = |e| Error::attempt(format!("copying {name} to {}: {e}", to.display()));
+        let from = self.0.get_shared(name).map_err(store_error)?;
+        let mut file = File::create_new(to).map_err(failed)?;
+        let mut buffer = vec![0; 1 << 20];
+        let mut at = 0;
+        while at < from.bytes() {
+            let n = (from.bytes() - at).min(buffer.len() as u64) as usize;
+            from.read_at(at, &mut buffer[..n]).map_err(store_error)?;
+            file.write_all(&buffer[..n]).map_err(failed)?;
+            at += n as u64;
+        }
+        Ok(())
+    }
 }
 
 /// The checkpoint must be of this job: same key groups, and no operator with state gone.

@@ -4,8 +4,8 @@
 //! with a lock, each attempt one below it; both go when they end. What a killed process left is
 //! removed by the next run that uses the same place, because its lock is free.
 
-use super::options::Options;
-use std::path::PathBuf;
+use super::options::State;
+use std::path::{Path, PathBuf};
 use tidemill_base::Result;
 use tidemill_runtime::backend::StateBackend;
 
@@ -35,9 +35,8 @@ impl Drop for AttemptState {
 #[cfg(not(feature = "rocksdb"))]
 impl StateHome {
     /// Refuses what this build does not have.
-    pub(crate) fn open(options: &Options) -> Result<Self> {
-        use super::options::State;
-        match options.state {
+    pub(crate) fn open(state: State, _: Option<&Path>, _: usize) -> Result<Self> {
+        match state {
             State::Heap => Ok(StateHome {}),
             State::RocksDb => Err(tidemill_base::Error::job(
                 "--state rocksdb: this build has no RocksDB; build with the feature 'rocksdb'",
@@ -53,12 +52,11 @@ impl StateHome {
 
 #[cfg(feature = "rocksdb")]
 impl StateHome {
-    /// Makes the run's directory, if it needs one.
-    pub(crate) fn open(options: &Options) -> Result<Self> {
-        use super::options::State;
-        let rocks = match options.state {
+    /// Makes the run's directory, if it needs one: below `dir` or among the temporary ones.
+    pub(crate) fn open(state: State, dir: Option<&Path>, slot_mib: usize) -> Result<Self> {
+        let rocks = match state {
             State::Heap => None,
-            State::RocksDb => Some(rocks::Home::open(options)?),
+            State::RocksDb => Some(rocks::Home::open(dir, slot_mib)?),
         };
         Ok(StateHome { rocks })
     }
@@ -74,12 +72,14 @@ impl StateHome {
 
 #[cfg(feature = "rocksdb")]
 mod rocks {
-    use super::{AttemptState, Options, PathBuf, Result, StateBackend};
+    use super::{AttemptState, PathBuf, Result, StateBackend};
     use rustix::fs::{FlockOperation, flock};
     use std::fs::File;
     use std::path::Path;
     use std::sync::atomic::{AtomicU32, Ordering};
     use tidemill_base::Error;
+    use tidemill_keyed::rocks::RocksOptions;
+    use tidemill_runtime::backend::RocksDb;
 
     /// Directories of runs begin with this, those being made with the other.
     const NAMES: [&str; 2] = ["tidemill-state-", ".tidemill-state-"];
@@ -90,7 +90,7 @@ mod rocks {
     /// A run's directory; dropping it removes it.
     pub(super) struct Home {
         dir: PathBuf,
-        slot_bytes: usize,
+        slot: RocksOptions,
         _lock: File,
     }
 
@@ -99,8 +99,8 @@ mod rocks {
     }
 
     impl Home {
-        pub(super) fn open(options: &Options) -> Result<Self> {
-            let root = options.state_dir.clone().unwrap_or_else(std::env::temp_dir);
+        pub(super) fn open(dir: Option<&Path>, slot_mib: usize) -> Result<Self> {
+            let root = dir.map_or_else(std::env::temp_dir, Path::to_owned);
             std::fs::create_dir_all(&root).map_err(|e| failed(&root, e))?;
             sweep(&root);
             let run = RUNS.fetch_add(1, Ordering::Relaxed);
@@ -111,15 +111,16 @@ mod rocks {
             let lock = File::create(new.join("lock")).map_err(|e| failed(&new, e))?;
             flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| failed(&new, e))?;
             std::fs::rename(&new, &dir).map_err(|e| failed(&dir, e))?;
-            Ok(Home { dir, slot_bytes: options.state_memory_mib << 20, _lock: lock })
+            let memory_bytes = slot_mib << 20;
+            let slot = RocksOptions { memory_bytes, ..RocksOptions::default() };
+            Ok(Home { dir, slot, _lock: lock })
         }
 
         pub(super) fn attempt(&self, number: u32) -> Result<AttemptState> {
             let dir = self.dir.join(format!("attempt-{number}"));
             std::fs::create_dir(&dir).map_err(|e| failed(&dir, e))?;
-            let slot_bytes = self.slot_bytes;
-            let backend = StateBackend::RocksDb { dir: dir.clone(), slot_bytes };
-            Ok(AttemptState { backend, dir: Some(dir) })
+            let options = RocksDb { dir: dir.clone(), slot: self.slot, incremental: true };
+            Ok(AttemptState { backend: StateBackend::RocksDb(options), dir: Some(dir) })
         }
     }
 
@@ -155,15 +156,13 @@ mod rocks {
         #[test]
         fn what_a_killed_run_left_is_removed_and_what_runs_is_not() {
             let root = tempfile::tempdir().unwrap();
-            let mut options = Options::quiet();
-            options.state_dir = Some(root.path().to_owned());
             let left = root.path().join("tidemill-state-1-0");
             std::fs::create_dir(&left).unwrap();
             File::create(left.join("lock")).unwrap();
-            let running = Home::open(&options).unwrap();
+            let running = Home::open(Some(root.path()), 4).unwrap();
             assert!(!left.exists());
             let attempt = running.attempt(0).unwrap();
-            let other = Home::open(&options).unwrap();
+            let other = Home::open(Some(root.path()), 4).unwrap();
             assert!(running.dir.join("attempt-0").exists());
             drop(attempt);
             assert!(!running.dir.join("attempt-0").exists());

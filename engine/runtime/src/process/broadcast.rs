@@ -247,7 +247,7 @@ where
         function: P,
         sides: SideOutputs,
     ) -> Result<Self> {
-        let mut states = context.keyed_states::<K>(operator);
+        let mut states = context.keyed_states::<K>(operator)?;
         let state = function.open(&mut states)?;
         let store = WithMap { states, map: BroadcastMap::default() };
         let host = Host::open(context, operator, store, sides)?;

@@ -48,7 +48,7 @@ impl<K: Key, A: Record, B: Record, P: CoProcess<K, A, B>, FA, FB> Co<K, A, B, P,
         function: P,
         sides: SideOutputs,
     ) -> Result<Self> {
-        let mut states = context.keyed_states::<K>(operator);
+        let mut states = context.keyed_states::<K>(operator)?;
         let state = function.open(&mut states)?;
         let host = Host::open(context, operator, states, sides)?;
         Ok(Co { host, logic: Logic { function, state }, first, second, inputs: PhantomData })

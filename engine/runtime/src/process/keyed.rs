@@ -134,7 +134,7 @@ impl<K: Key, I: Record, P: KeyedProcess<K, I>, F> Keyed<K, I, FunctionLogic<K, I
         function: P,
         sides: SideOutputs,
     ) -> Result<Self> {
-        let mut states = context.keyed_states::<K>(operator);
+        let mut states = context.keyed_states::<K>(operator)?;
         let state = function.open(&mut states)?;
         let host = Host::open(context, operator, states, sides)?;
         let logic = FunctionLogic { function, state };

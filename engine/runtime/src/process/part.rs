@@ -6,14 +6,19 @@
 //!       kind `OperatorState` from old subtask 0 alone.
 //!   P3  The restored watermark is the minimum over the old subtasks.
 
+use crate::backend::StatePlace;
 use crate::context::{Context, SectionId, SectionKind};
 use crate::keyed_snapshot::{EntrySink, decode_record, encode_record, restored_batches};
+use crate::native::{Native, restore_on_heap};
 use tidemill_base::record::shape_of;
 use tidemill_base::{Batch, Error, Key, Record, Result, Timestamp, WATERMARK_MIN};
 use tidemill_keyed::{HeapTable, SliceTables, SnapshotSink, StateTable, Table, Timers};
 
 /// Entries that one step of a snapshot writes; 1,000 take 10 to 20 microseconds.
 pub const STEP_ENTRIES: usize = if cfg!(feature = "check") { 100 } else { 3_000 };
+
+/// How many entries are written to an outbox in the time in which one goes to a database.
+const FLUSH_COST: usize = 8;
 
 /// A table, timers, or another state that is snapshotted beside processing.
 pub trait Part {
@@ -27,6 +32,27 @@ pub trait Part {
     fn abort_snapshot(&mut self);
     /// Adds the entries of a batch for which `keep(hash of the key)` holds.
     fn restore_batch(&mut self, batch: &Batch, keep: &dyn Fn(u64) -> bool) -> Result<()>;
+    /// Whether it is in a database, whose files may be its snapshot.
+    fn is_on_disk(&self) -> bool {
+        false
+    }
+    /// Writes about `budget` entries to the database; true when it holds the state of the
+    /// snapshot's beginning. Then [`Part::end_flush`] ends the snapshot.
+    fn flush_step(&mut self, _budget: usize) -> Result<bool> {
+        Ok(true)
+    }
+    /// The database's files are safe.
+    fn end_flush(&mut self) {}
+    /// Adds the entries of the table `name` of a database for which `keep(hash of the key)` holds.
+    #[cfg(feature = "rocksdb")]
+    fn restore_from(
+        &mut self,
+        _database: &tidemill_keyed::rocks::Database,
+        _name: &str,
+        _keep: &dyn Fn(u64) -> bool,
+    ) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A part with its address in the operator.
@@ -46,6 +72,9 @@ impl<'a> PartRef<'a> {
     pub fn keyed(number: u16, name: impl Into<String>, part: &'a mut dyn Part) -> Self {
         PartRef { kind: SectionKind::KeyedState, number, name: name.into(), part }
     }
+    fn is_on_disk(&self) -> bool {
+        self.part.is_on_disk()
+    }
     /// Timers.
     pub fn timers(number: u16, name: impl Into<String>, part: &'a mut dyn Part) -> Self {
         PartRef { kind: SectionKind::Timers, number, name: name.into(), part }
@@ -59,6 +88,10 @@ pub struct Snapshots {
     operator: u64,
     /// Epoch of the running snapshot, and the part that it is at.
     running: Option<(u64, usize)>,
+    /// Makes the snapshot of parts in a database, where its files are to be it.
+    native: Option<Native>,
+    /// Whether the running snapshot is in files.
+    in_files: bool,
 }
 
 impl Snapshots {
@@ -84,11 +117,21 @@ impl Snapshots {
                 )));
             }
         }
-        for p in parts {
+        for p in &mut *parts {
             restore(context, operator, p)
                 .map_err(|e| e.context(format_args!("state '{}'", p.name)))?;
         }
-        let snapshots = Snapshots { context: context.clone(), operator, running: None };
+        if matches!(context.place, StatePlace::Heap) {
+            restore_on_heap(context, operator, parts)?;
+        }
+        let native = context.native(operator).filter(|_| parts.iter().any(PartRef::is_on_disk));
+        let snapshots = Snapshots {
+            context: context.clone(),
+            operator,
+            running: None,
+            native,
+            in_files: false,
+        };
         Ok((snapshots, watermark.unwrap_or(WATERMARK_MIN)))
     }
 
@@ -106,6 +149,7 @@ impl Snapshots {
             p.part.begin_snapshot(epoch);
         }
         self.running = Some((epoch, 0));
+        self.in_files = self.native.is_some() && !self.context.whole.get();
         Ok(())
     }
 
@@ -115,13 +159,23 @@ impl Snapshots {
         debug_assert_eq!(*running, epoch);
         let mut budget = STEP_ENTRIES;
         while let Some(p) = parts.get_mut(*at) {
-            let section = SectionId { operator: self.operator, kind: p.kind, state: p.number };
-            let mut sink = EntrySink::new(&self.context, epoch, section);
-            if !p.part.snapshot_step(budget, &mut sink)? {
+            let done = if self.in_files && p.is_on_disk() {
+                p.part.flush_step(budget / FLUSH_COST)?
+            } else {
+                let section = SectionId { operator: self.operator, kind: p.kind, state: p.number };
+                p.part.snapshot_step(budget, &mut EntrySink::new(&self.context, epoch, section))?
+            };
+            if !done {
                 return Ok(false);
             }
             *at += 1;
             budget = (budget / 2).max(64);
+        }
+        if let Some(native) = self.native.as_ref().filter(|_| self.in_files) {
+            if !native.poll(epoch, &self.context)? {
+                return Ok(false);
+            }
+            parts.iter_mut().filter(|p| p.is_on_disk()).for_each(|p| p.part.end_flush());
         }
         self.running = None;
         Ok(true)
@@ -132,6 +186,9 @@ impl Snapshots {
         if self.running.take().is_some() {
             for p in parts {
                 p.part.abort_snapshot();
+            }
+            if let Some(native) = &self.native {
+                native.abort();
             }
         }
     }
@@ -186,6 +243,24 @@ impl<K: Key, V: Record> Part for Table<K, V> {
     }
     fn restore_batch(&mut self, batch: &Batch, keep: &dyn Fn(u64) -> bool) -> Result<()> {
         Table::restore_batch(self, batch, keep)
+    }
+    fn is_on_disk(&self) -> bool {
+        Table::is_on_disk(self)
+    }
+    fn flush_step(&mut self, budget: usize) -> Result<bool> {
+        Table::flush_step(self, budget)
+    }
+    fn end_flush(&mut self) {
+        Table::end_flush(self);
+    }
+    #[cfg(feature = "rocksdb")]
+    fn restore_from(
+        &mut self,
+        database: &tidemill_keyed::rocks::Database,
+        name: &str,
+        keep: &dyn Fn(u64) -> bool,
+    ) -> Result<()> {
+        Table::restore_from(self, database, name, keep)
     }
 }
 
@@ -243,5 +318,23 @@ impl Part for Box<dyn StateTable> {
     }
     fn restore_batch(&mut self, batch: &Batch, keep: &dyn Fn(u64) -> bool) -> Result<()> {
         (**self).restore_batch(batch, keep)
+    }
+    fn is_on_disk(&self) -> bool {
+        (**self).is_on_disk()
+    }
+    fn flush_step(&mut self, budget: usize) -> Result<bool> {
+        (**self).flush_step(budget)
+    }
+    fn end_flush(&mut self) {
+        (**self).end_flush();
+    }
+    #[cfg(feature = "rocksdb")]
+    fn restore_from(
+        &mut self,
+        database: &tidemill_keyed::rocks::Database,
+        _: &str,
+        keep: &dyn Fn(u64) -> bool,
+    ) -> Result<()> {
+        (**self).restore_from(database, keep)
     }
 }

@@ -53,7 +53,7 @@ pub struct Rolling<K: Key, I: Record, A: Fold<I>, F> {
 impl<K: Key, I: Record, A: Fold<I>, F> Rolling<K, I, A, F> {
     /// Opens the operator with its state restored.
     pub fn open(context: &Context, operator: u64, selector: F, fold: A) -> Result<Self> {
-        let mut table = context.backend(operator).table("rolling")?;
+        let mut table = context.backend(operator)?.table("rolling")?;
         let (snapshots, watermark) =
             Snapshots::open(context, operator, &mut parts::<K, A::Acc>(&mut table))?;
         Ok(Rolling { table, fold, selector, watermark, snapshots, input: PhantomData })

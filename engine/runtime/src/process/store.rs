@@ -83,7 +83,7 @@ impl<K: Key, V: Record> OneValue<K, V> {
     /// # Errors
     /// If the backend cannot be opened.
     pub fn open(context: &Context, operator: u64) -> Result<Self> {
-        Ok(OneValue { table: context.backend(operator).table("value")? })
+        Ok(OneValue { table: context.backend(operator)?.table("value")? })
     }
 }
 

@@ -1,9 +1,9 @@
 //! Drives an operator's subtasks directly, and compares what they emit with a naive oracle:
 //! undisturbed, with a snapshot beside processing, and restored at another parallelism.
 
-#[cfg(feature = "rocksdb")]
-use crate::backend::StateBackend;
 use crate::backend::StatePlace;
+#[cfg(feature = "rocksdb")]
+use crate::backend::{RocksDb, StateBackend};
 use crate::context::{Context, Restored, TaskEvent, owner};
 use crate::operator::{Flow, Operator};
 use crate::stage::{Control, Stage};
@@ -17,6 +17,8 @@ use tidemill_base::clock::ManualClock;
 use tidemill_base::{
     Batch, BatchBuilder, Buffer, Key, Record, Result, Timestamp, WATERMARK_MAX, WATERMARK_MIN,
 };
+#[cfg(feature = "rocksdb")]
+use tidemill_keyed::rocks::RocksOptions;
 
 /// A stage that keeps what it gets as text; it has always room, or not on every third look.
 pub(crate) struct Collect<T> {
@@ -129,7 +131,9 @@ impl Disk {
         #[cfg(feature = "rocksdb")]
         {
             let dir = tempfile::tempdir().unwrap();
-            let state = StateBackend::RocksDb { dir: dir.path().to_owned(), slot_bytes: 0 };
+            let slot = RocksOptions { memory_bytes: 0, background_jobs: 1, concurrent: true };
+            let options = RocksDb { dir: dir.path().to_owned(), slot, incremental: false };
+            let state = StateBackend::RocksDb(options);
             Disk { place: state.slot().unwrap(), _dir: Some(dir) }
         }
         #[cfg(not(feature = "rocksdb"))]

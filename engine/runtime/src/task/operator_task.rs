@@ -5,7 +5,7 @@ use crate::context::{Context, SectionId, SectionKind, TaskEvent};
 use crate::gate::{ChannelId, Delivery, Gate};
 use crate::operator::{Flow, Operator};
 use crate::stage::{Control, Stage};
-use tidemill_base::{Barrier, Batch, BatchBuilder, Buffer, Micros, Result, Timestamp};
+use tidemill_base::{Barrier, BarrierKind, Batch, BatchBuilder, Buffer, Micros, Result, Timestamp};
 
 /// A batch being worked on.
 struct Held {
@@ -199,6 +199,7 @@ impl<O: Operator, S: Stage<O::Out>> OperatorTask<O, S> {
                 self.record(barrier.epoch, input, payload, records);
             }
         }
+        self.context.whole.set(barrier.kind == BarrierKind::Savepoint);
         self.operator.snapshot(barrier.epoch)?;
         self.control(Control::Barrier(barrier))?;
         self.pending = Some(Pending { barrier, state_done: false, sealed: false });
@@ -337,6 +338,7 @@ impl<O: Operator, S: Stage<O::Out>> Task for OperatorTask<O, S> {
         }
         self.control(outcome)?;
         if let Control::Commit(epoch) = outcome {
+            self.context.committed(epoch);
             self.context.outbox.push(TaskEvent::Committed { epoch });
         }
         Ok(())

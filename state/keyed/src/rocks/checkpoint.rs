@@ -4,13 +4,12 @@
 //! tables: begin_flush, flush_step ... -> [job.run(), on any thread] -> tables: end_flush
 //! ```
 //! Between begin and end, tables do not write newer values, so the files hold the state as it was
-//! at the beginning. A checkpoint that became part of a complete epoch is confirmed; later ones
-//! then know its files.
+//! at the beginning. A database never gives the name of a table file to other content; a database
+//! that was opened from a checkpoint's files may give their names again.
 
 use super::database::{Database, failed};
 use rocksdb::DB;
 use rocksdb::checkpoint::Checkpoint;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidemill_base::{Error, Result};
@@ -19,19 +18,22 @@ use tidemill_base::{Error, Result};
 pub struct CheckpointJob {
     db: Arc<DB>,
     dir: PathBuf,
-    known: BTreeSet<String>,
 }
 
 /// A file of a native checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckpointFile {
-    /// Name in the checkpoint's directory. A name is given again when a database is restored and
-    /// goes on: where files are stored, their names need the epoch besides.
+    /// Name in the checkpoint's directory.
     pub name: String,
     /// Length in bytes.
     pub bytes: u64,
-    /// Whether the last confirmed checkpoint of this database has the same file (by name).
-    pub known: bool,
+}
+
+impl CheckpointFile {
+    /// Whether it holds entries, never changes, and is in later checkpoints under the same name.
+    pub fn is_table(&self) -> bool {
+        self.name.ends_with(".sst")
+    }
 }
 
 /// A native checkpoint in its directory, which the caller deletes when the files are uploaded.
@@ -39,7 +41,7 @@ pub struct CheckpointFile {
 pub struct NativeCheckpoint {
     /// The directory.
     pub dir: PathBuf,
-    /// All its files, by name. Those not `known` are to be uploaded.
+    /// All its files, by name.
     pub files: Vec<CheckpointFile>,
 }
 
@@ -48,11 +50,8 @@ impl CheckpointJob {
     pub fn run(self) -> Result<NativeCheckpoint> {
         let at = |e| failed(&self.dir, "making a checkpoint", e);
         Checkpoint::new(&*self.db).map_err(at)?.create_checkpoint(&self.dir).map_err(at)?;
-        let mut files = list(&self.dir)
+        let files = list(&self.dir)
             .map_err(|e| Error::attempt(format!("listing {}: {e}", self.dir.display())))?;
-        for file in &mut files {
-            file.known = self.known.contains(&file.name);
-        }
         Ok(NativeCheckpoint { dir: self.dir, files })
     }
 }
@@ -62,7 +61,7 @@ fn list(dir: &Path) -> std::io::Result<Vec<CheckpointFile>> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        files.push(CheckpointFile { name, bytes: entry.metadata()?.len(), known: false });
+        files.push(CheckpointFile { name, bytes: entry.metadata()?.len() });
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(files)
@@ -72,12 +71,6 @@ impl Database {
     /// A job that makes a native checkpoint in `dir`, which must not exist and should be on the
     /// same file system. All tables must have been flushed and not ended (see the module).
     pub fn checkpoint_job(&self, dir: PathBuf) -> CheckpointJob {
-        CheckpointJob { db: self.db().clone(), dir, known: self.known().borrow().clone() }
-    }
-
-    /// Tells that a checkpoint is part of a complete epoch: later ones may refer to its files.
-    pub fn confirm(&self, checkpoint: &NativeCheckpoint) {
-        let tables = checkpoint.files.iter().filter(|f| f.name.ends_with(".sst"));
-        *self.known().borrow_mut() = tables.map(|f| f.name.clone()).collect();
+        CheckpointJob { db: self.db().clone(), dir }
     }
 }

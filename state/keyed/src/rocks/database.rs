@@ -26,8 +26,6 @@ struct Inner {
     memory: Memory,
     writing: WriteOptions,
     tables: RefCell<BTreeSet<u64>>,
-    /// SST files that the last confirmed checkpoint holds.
-    known: RefCell<BTreeSet<String>>,
 }
 
 impl std::fmt::Debug for Database {
@@ -49,6 +47,9 @@ fn describe(memory: &Memory) -> Options {
     o.set_compression_type(DBCompressionType::Lz4);
     o.set_max_background_jobs(memory.background_jobs());
     o.set_keep_log_file_num(2);
+    // Checkpoints have it in their index: old versions of it are dropped early.
+    o.set_max_manifest_file_size(256 << 10);
+    o.set_disable_auto_compactions(!memory.is_concurrent());
     o.set_stats_dump_period_sec(0);
     o
 }
@@ -71,7 +72,6 @@ impl Database {
             memory: memory.clone(),
             writing,
             tables: RefCell::default(),
-            known: RefCell::default(),
         })))
     }
 
@@ -86,7 +86,6 @@ impl Database {
             ))
         };
         std::fs::create_dir_all(dir).map_err(|e| io("making the directory", e))?;
-        let mut known = BTreeSet::new();
         for entry in std::fs::read_dir(checkpoint).map_err(|e| io("listing", e))? {
             let from = entry.map_err(|e| io("listing", e))?.path();
             let Some(name) = from.file_name().and_then(|n| n.to_str()) else { continue };
@@ -96,13 +95,8 @@ impl Database {
             if !table || std::fs::hard_link(&from, &to).is_err() {
                 std::fs::copy(&from, &to).map_err(|e| io(name, e))?;
             }
-            if table {
-                known.insert(name.to_owned());
-            }
         }
-        let database = Self::open(dir, memory)?;
-        *database.0.known.borrow_mut() = known;
-        Ok(database)
+        Self::open(dir, memory)
     }
 
     /// Adds the entries of a native checkpoint for which `keep(hash of the key)` holds: for
@@ -133,10 +127,6 @@ impl Database {
 
     pub(super) fn db(&self) -> &Arc<DB> {
         &self.0.db
-    }
-
-    pub(super) fn known(&self) -> &RefCell<BTreeSet<String>> {
-        &self.0.known
     }
 
     /// Takes a table's number; false if it is taken.

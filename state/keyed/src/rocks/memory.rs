@@ -1,5 +1,6 @@
 //! Memory and threads that several databases share.
 
+use super::background::{Background, Outcome};
 use rocksdb::{Cache, DB, Env};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -21,11 +22,14 @@ pub struct RocksOptions {
     /// Threads of RocksDB for compactions; one more flushes. The process has them once, in the
     /// largest number asked for.
     pub background_jobs: u8,
+    /// Whether things happen in the background as they come, as they should. If not, files are as
+    /// the calls alone make them: for the simulation.
+    pub concurrent: bool,
 }
 
 impl Default for RocksOptions {
     fn default() -> Self {
-        RocksOptions { memory_bytes: 256 << 20, background_jobs: 2 }
+        RocksOptions { memory_bytes: 256 << 20, background_jobs: 2, concurrent: true }
     }
 }
 
@@ -39,6 +43,7 @@ struct Shared {
     /// Tables that are open: each has an equal share of the write-back cache.
     tables: AtomicUsize,
     databases: Mutex<Vec<Weak<DB>>>,
+    background: Background,
 }
 
 impl std::fmt::Debug for Memory {
@@ -62,7 +67,17 @@ impl Memory {
             blocks: Cache::new_lru_cache((options.memory_bytes / 4).max(BLOCKS_MIN)),
             tables: AtomicUsize::new(0),
             databases: Mutex::default(),
+            background: if options.concurrent { Background::start()? } else { Background::Inline },
         })))
+    }
+
+    /// Does work that would block, elsewhere. It must not hold this memory.
+    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Outcome<T> {
+        self.0.background.run(work)
+    }
+
+    pub(super) fn is_concurrent(&self) -> bool {
+        self.0.options.concurrent
     }
 
     fn bytes(&self) -> usize {

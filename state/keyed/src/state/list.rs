@@ -196,6 +196,26 @@ impl<K: Key, V: Record, S: Stored<V>> StateTable for Rc<ListTable<K, V, S>> {
     fn restore_batch(&mut self, batch: &Batch, keep: &dyn Fn(u64) -> bool) -> Result<()> {
         self.table.borrow_mut().restore_batch(batch, keep)
     }
+    fn is_on_disk(&self) -> bool {
+        self.disk
+    }
+    fn flush_step(&mut self, budget: usize) -> Result<bool> {
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None => self.table.borrow_mut().flush_step(budget),
+        }
+    }
+    fn end_flush(&mut self) {
+        self.table.borrow_mut().end_flush();
+    }
+    #[cfg(feature = "rocksdb")]
+    fn restore_from(
+        &mut self,
+        database: &crate::rocks::Database,
+        keep: &dyn Fn(u64) -> bool,
+    ) -> Result<()> {
+        self.table.borrow_mut().restore_from(database, &self.name, keep)
+    }
     fn len(&self) -> usize {
         self.table.borrow().len()
     }

@@ -45,7 +45,7 @@ impl<K: Key> States<K> {
     }
 
     fn table<S: Record>(&self, name: &str) -> Result<Table<K, S>> {
-        self.backend.table(&format!("{}/{name}", self.scope))
+        self.backend.table(&format!("{}{name}", self.scope))
     }
 
     /// The key that the handles are bound to.

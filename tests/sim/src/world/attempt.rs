@@ -1,5 +1,6 @@
 //! One life of the job: what the embedded shell does with threads and channels, here step by step.
 
+use super::disk::Disk;
 use super::seat::Seat;
 use super::wires::{deploy_split, seated};
 use crate::rng::Rng;
@@ -76,17 +77,20 @@ pub(super) struct Attempt<'a> {
     /// A connection may break, and has broken.
     may_cut: bool,
     pub(super) was_cut: bool,
+    /// After `seats`, whose databases are in it.
+    _disk: Disk,
 }
 
 impl<'a> Attempt<'a> {
     pub(super) fn start(start: Start<'a>, mut rng: Rng) -> Result<Self, String> {
         let slots = start.plan.slots();
         let doorbells: Vec<_> = (0..slots).map(|_| Doorbell::new()).collect();
+        let disk = Disk::new(start.life.state)?;
         let options = DeployOptions {
             attempt: start.number as u32,
             channel: start.scenario.channel,
             restored: start.restored.clone(),
-            ..DeployOptions::default()
+            state: disk.backend(),
         };
         let mut declared = Declared::default();
         let mut seats = Vec::new();
@@ -145,6 +149,7 @@ impl<'a> Attempt<'a> {
             may_cut,
             was_cut: false,
             start,
+            _disk: disk,
         };
         let subtasks = attempt.start.physical.subtasks().collect();
         attempt.tell(Event::Started { subtasks })?;
@@ -230,6 +235,15 @@ impl<'a> Attempt<'a> {
                 return match self.offer(job) {
                     Err(snapshot::Job::Chunk { payload, .. }) => {
                         Err(TaskEvent::Entry { epoch, section, payload, records })
+                    }
+                    _ => Ok(()),
+                };
+            }
+            TaskEvent::File { epoch, source } => {
+                let job = snapshot::Job::Share { epoch, source };
+                return match self.offer(job) {
+                    Err(snapshot::Job::Share { epoch, source }) => {
+                        Err(TaskEvent::File { epoch, source })
                     }
                     _ => Ok(()),
                 };
@@ -334,6 +348,7 @@ impl<'a> Attempt<'a> {
                 }
                 self.jobs.push_back(snapshot::Job::Begin { epoch, expect: Vec::new() });
                 let kind = match (kind, aligned_timeout_ms) {
+                    (kind, None) if kind.savepoint().is_some() => BarrierKind::Savepoint,
                     (EpochKind::Periodic, Some(0)) => BarrierKind::Unaligned,
                     (_, timeout) => BarrierKind::Aligned { timeout: timeout.map(|ms| ms * 1_000) },
                 };

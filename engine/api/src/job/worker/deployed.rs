@@ -7,8 +7,10 @@
 
 use super::super::carrier::{Carrier, Message, operators_of, watched};
 use super::super::checkpoint::states_of;
+use super::super::options::State;
 use super::super::progress::Watched;
 use super::super::restore;
+use super::super::state::{AttemptState, StateHome};
 use super::store;
 use crate::metrics::JobMetrics;
 use crossbeam_channel::{Receiver, unbounded};
@@ -24,8 +26,8 @@ use tidemill_net::{AttemptKey, Identity, Listener};
 use tidemill_plan::{PhysicalPlan, SubtaskId};
 use tidemill_protocol::auth::{Key, attempt_key};
 use tidemill_protocol::{
-    Attempt, BarrierMode, Deployment, RunningAttempt, SubtaskStates, TaskCounters, TaskFailure,
-    ToWorker, WorkerSays, WorkerSettings,
+    Attempt, BarrierMode, Deployment, RunningAttempt, StateSettings, SubtaskStates, TaskCounters,
+    TaskFailure, ToWorker, WorkerSays, WorkerSettings,
 };
 use tidemill_runtime::context::{Restored, TaskEvent};
 use tidemill_runtime::deploy::{DeployOptions, JobPlan, SlotPart, deploy_part};
@@ -58,6 +60,8 @@ pub(super) struct Deployed {
     metrics: JobMetrics,
     watched: Vec<Watched>,
     clock: SystemClock,
+    /// Removed when all else has ended.
+    _state: (AttemptState, StateHome),
 }
 
 /// A deployment that could not be, as it is told to a JobManager that was away.
@@ -97,8 +101,13 @@ impl Deployed {
         let error = |e: Error| failure(&e);
         let own = deployment.own.range();
         let doorbells: Vec<_> = own.clone().map(|_| tidemill_ring::Doorbell::new()).collect();
-        let options =
-            DeployOptions { attempt: deployment.attempt, restored, ..DeployOptions::default() };
+        let state = state_of(settings, deployment).map_err(error)?;
+        let options = DeployOptions {
+            attempt: deployment.attempt,
+            restored,
+            state: state.0.backend.clone(),
+            ..DeployOptions::default()
+        };
         let parts = deploy_part(plan, &doorbells, &options, own.clone()).map_err(error)?;
         let connections = connect(place, settings, physical, deployment, &parts).map_err(error)?;
         let watched = watched(parts.iter().map(|p| &p.blueprints));
@@ -143,6 +152,7 @@ impl Deployed {
             metrics,
             watched,
             clock: place.clock.clone(),
+            _state: state,
         })
     }
 
@@ -184,7 +194,7 @@ impl Deployed {
                     self.finished.insert(subtask);
                     WorkerSays::SubtaskFinished { attempt, subtask }
                 }
-                TaskEvent::Entry { .. } => return Ok(None),
+                TaskEvent::Entry { .. } | TaskEvent::File { .. } => return Ok(None),
             },
         };
         Ok(Some(says))
@@ -211,10 +221,11 @@ impl Deployed {
     /// Does what the JobManager orders for this attempt.
     pub(super) fn order(&mut self, order: &ToWorker) {
         match *order {
-            ToWorker::Trigger { attempt, epoch, mode, .. } if attempt == self.attempt => {
+            ToWorker::Trigger { attempt, epoch, mode, savepoint } if attempt == self.attempt => {
                 self.last_epoch = self.last_epoch.max(epoch);
                 self.write(snapshot::Job::Begin { epoch, expect: Vec::new() });
                 let kind = match mode {
+                    _ if savepoint => BarrierKind::Savepoint,
                     BarrierMode::Aligned => BarrierKind::Aligned { timeout: None },
                     BarrierMode::AlignedFor(0) => BarrierKind::Unaligned,
                     BarrierMode::AlignedFor(ms) => {
@@ -288,6 +299,19 @@ fn check_plan(physical: &PhysicalPlan, deployment: &Deployment) -> Result<(), Ta
     ))))
 }
 
+/// Where the deployment keeps keyed state.
+fn state_of(
+    settings: &WorkerSettings,
+    deployment: &Deployment,
+) -> tidemill_base::Result<(AttemptState, StateHome)> {
+    let (state, memory_mib) = match deployment.state {
+        StateSettings::Heap => (State::Heap, 0),
+        StateSettings::Rocksdb { memory_mib } => (State::RocksDb, memory_mib as usize),
+    };
+    let home = StateHome::open(state, Some(&settings.state_dir), memory_mib)?;
+    Ok((home.attempt(deployment.attempt)?, home))
+}
+
 /// The part of a checkpoint that the deployment starts from.
 fn load(plan: &JobPlan, deployment: &Deployment) -> Result<Option<Arc<Restored>>, TaskFailure> {
     let Some(from) = &deployment.restore else { return Ok(None) };
@@ -297,7 +321,7 @@ fn load(plan: &JobPlan, deployment: &Deployment) -> Result<Option<Arc<Restored>>
             // State is read while tasks are built, where damage could only fail the job.
             snapshot::verify(store.as_ref(), &manifest)?;
             let allow = deployment.allow_dropped_state;
-            restore::load(store.as_ref(), Arc::new(manifest), plan, allow)
+            restore::load(store.clone(), Arc::new(manifest), plan, allow)
         });
     loaded.map(Some).map_err(|e| {
         let damaged_epoch = e.is_damaged().then_some(from.epoch);

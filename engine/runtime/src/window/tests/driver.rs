@@ -229,7 +229,7 @@ impl Driver {
         }
         let (epoch, _) = self.snapshot.take().unwrap();
         let (states, sections) = (BTreeMap::new(), std::mem::take(&mut self.entries));
-        Restored { epoch, states, sections, stored: None }
+        Restored { epoch, states, sections, ..Restored::default() }
     }
 
     fn collect(&mut self, i: usize) {
