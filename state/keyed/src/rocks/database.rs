@@ -3,8 +3,8 @@
 use super::codec::hash_of;
 use super::memory::Memory;
 use rocksdb::{
-    BlockBasedOptions, DB, DBCompressionType, DEFAULT_COLUMN_FAMILY_NAME, Options, WriteBatch,
-    WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, DB, DBCompressionType, DEFAULT_COLUMN_FAMILY_NAME,
+    Options, WriteBatch, WriteOptions,
 };
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -38,13 +38,23 @@ fn describe(memory: &Memory) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(memory.blocks());
     blocks.set_bloom_filter(10.0, false);
+    // Indexes and filters of a large database do not fit into the cache: in parts the size of a
+    // block, those that a key needs are read and no others.
+    blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    blocks.set_partition_filters(true);
+    blocks.set_metadata_block_size(4 << 10);
+    blocks.set_pin_top_level_index_and_filter(true);
     blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_cache_index_and_filter_blocks_with_high_priority(true);
     let mut o = Options::default();
     o.create_if_missing(true);
     o.set_block_based_table_factory(&blocks);
     o.set_write_buffer_size(memory.write_buffer(1));
     o.set_level_compaction_dynamic_level_bytes(true);
     o.set_compression_type(DBCompressionType::Lz4);
+    // Most keys that are looked up are not in a memtable.
+    o.set_memtable_whole_key_filtering(true);
+    o.set_memtable_prefix_bloom_ratio(0.1);
     o.set_max_background_jobs(memory.background_jobs());
     o.set_keep_log_file_num(2);
     // Checkpoints have it in their index: old versions of it are dropped early.

@@ -15,8 +15,8 @@ const BLOCKS_MIN: usize = 1 << 20;
 /// How much databases may use together.
 #[derive(Clone, Copy, Debug)]
 pub struct RocksOptions {
-    /// Memory for everything, in bytes: half for the tables' write-back caches, a quarter each
-    /// for memtables and for blocks read. What values own outside of their tables (the bytes of
+    /// Memory for everything, in bytes: three eighths for the tables' write-back caches, as much
+    /// for blocks read, a quarter for memtables. What values own outside of their tables (the bytes of
     /// strings, the elements of lists) is not counted.
     pub memory_bytes: usize,
     /// Threads of RocksDB for compactions; one more flushes. The process has them once, in the
@@ -64,7 +64,7 @@ impl Memory {
         env.set_high_priority_background_threads(1);
         Ok(Memory(Arc::new(Shared {
             options,
-            blocks: Cache::new_lru_cache((options.memory_bytes / 4).max(BLOCKS_MIN)),
+            blocks: Cache::new_lru_cache((options.memory_bytes / 8 * 3).max(BLOCKS_MIN)),
             tables: AtomicUsize::new(0),
             databases: Mutex::default(),
             background: if options.concurrent { Background::start()? } else { Background::Inline },
@@ -123,6 +123,6 @@ impl Memory {
 
     /// Bytes of write-back cache of one table.
     pub(super) fn cache_share(&self) -> usize {
-        self.bytes() / 2 / self.0.tables.load(Ordering::Relaxed).max(1)
+        self.bytes() / 8 * 3 / self.0.tables.load(Ordering::Relaxed).max(1)
     }
 }

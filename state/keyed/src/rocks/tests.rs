@@ -365,10 +365,10 @@ fn databases_share_memory() {
     let open = |name: &str| Database::open(&root.path().join(name), &memory).unwrap();
     let (a, b) = (open("a"), open("b"));
     assert_eq!(memory.write_buffer(2), 2 << 20);
-    assert_eq!(memory.cache_share(), 16 << 20);
+    assert_eq!(memory.cache_share(), 12 << 20);
     let table = |db: &Database, name: &str| RocksTable::<u64, u64>::open(db, name, 0).unwrap();
     let tables = [table(&a, "x"), table(&a, "y"), table(&b, "x")];
-    assert_eq!(memory.cache_share(), (16 << 20) / 3);
+    assert_eq!(memory.cache_share(), (12 << 20) / 3);
     drop(tables);
-    assert_eq!(memory.cache_share(), 16 << 20);
+    assert_eq!(memory.cache_share(), 12 << 20);
 }
