@@ -1,0 +1,205 @@
+//! Stores that forget: for tests. Clones share what they keep, so that a second JobManager may find it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tidemill_protocol::{ArtifactHash, JobId};
+
+use super::{
+    ArtifactError, ArtifactReader, ArtifactStore, Change, JobRecord, Lead, MetadataError,
+    MetadataStore, Pending, Term,
+};
+
+#[derive(Debug, Default)]
+struct Shared {
+    term: Term,
+    /// Which clone leads, and its address.
+    leader: Option<(u64, String)>,
+    next: u64,
+    /// In the order of their submission.
+    jobs: Vec<JobRecord>,
+    /// What every call fails with meanwhile.
+    away: Option<String>,
+}
+
+/// Metadata in memory. A clone is another candidate for leadership.
+#[derive(Debug)]
+pub struct MemoryMetadata {
+    me: u64,
+    shared: Arc<Mutex<Shared>>,
+}
+
+impl Default for MemoryMetadata {
+    fn default() -> Self {
+        MemoryMetadata {
+            me: 0,
+            shared: Arc::new(Mutex::new(Shared { next: 1, ..Shared::default() })),
+        }
+    }
+}
+
+impl Clone for MemoryMetadata {
+    fn clone(&self) -> Self {
+        let mut shared = self.lock();
+        shared.next += 1;
+        MemoryMetadata { me: shared.next, shared: self.shared.clone() }
+    }
+}
+
+impl MemoryMetadata {
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on every call fails as unavailable, until called with `None`.
+    pub fn set_away(&self, why: Option<&str>) {
+        self.lock().away = why.map(str::to_owned);
+    }
+
+    /// Takes leadership from whoever has it, as when its lease ends.
+    pub fn depose(&self) {
+        self.lock().leader = None;
+    }
+
+    /// What is kept of a job.
+    pub fn job(&self, id: &JobId) -> Option<JobRecord> {
+        self.lock().jobs.iter().find(|r| r.job.id == *id).cloned()
+    }
+
+    fn check(shared: &Shared) -> Result<(), MetadataError> {
+        shared.away.clone().map_or(Ok(()), |why| Err(MetadataError::Unavailable(why)))
+    }
+}
+
+impl MetadataStore for MemoryMetadata {
+    fn campaign<'a>(&'a self, address: &'a str) -> Pending<'a, Result<Lead, MetadataError>> {
+        let mut shared = self.lock();
+        let answer = Self::check(&shared).map(|()| match &shared.leader {
+            Some((leader, _)) if *leader == self.me => Lead::Mine { term: shared.term },
+            Some((_, address)) => Lead::Other { address: Some(address.clone()) },
+            None => {
+                shared.term += 1;
+                shared.leader = Some((self.me, address.to_owned()));
+                Lead::Mine { term: shared.term }
+            }
+        });
+        Box::pin(std::future::ready(answer))
+    }
+
+    fn resign(&self) -> Pending<'_, ()> {
+        let mut shared = self.lock();
+        if shared.leader.as_ref().is_some_and(|l| l.0 == self.me) {
+            shared.leader = None;
+        }
+        Box::pin(std::future::ready(()))
+    }
+
+    fn load(&self, term: Term) -> Pending<'_, Result<Vec<JobRecord>, MetadataError>> {
+        let shared = self.lock();
+        let answer = Self::check(&shared).and_then(|()| {
+            if shared.term == term { Ok(shared.jobs.clone()) } else { Err(MetadataError::Fenced) }
+        });
+        Box::pin(std::future::ready(answer))
+    }
+
+    fn write<'a>(
+        &'a self,
+        term: Term,
+        changes: &'a [Change],
+    ) -> Pending<'a, Result<(), MetadataError>> {
+        let mut shared = self.lock();
+        let mine = shared.leader.as_ref().is_some_and(|l| l.0 == self.me) && shared.term == term;
+        let answer = Self::check(&shared).and_then(|()| {
+            if !mine {
+                return Err(MetadataError::Fenced);
+            }
+            changes.iter().for_each(|change| apply(&mut shared.jobs, change));
+            Ok(())
+        });
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+fn put<T: Clone, K: Ord>(rows: &mut Vec<T>, row: &T, key: impl Fn(&T) -> K) {
+    match rows.iter_mut().find(|r| key(r) == key(row)) {
+        Some(known) => *known = row.clone(),
+        None => rows.push(row.clone()),
+    }
+}
+
+fn apply(jobs: &mut Vec<JobRecord>, change: &Change) {
+    let of = |jobs: &mut Vec<JobRecord>, id: &JobId, f: &mut dyn FnMut(&mut JobRecord)| {
+        jobs.iter_mut().filter(|r| r.job.id == *id).for_each(f);
+    };
+    match change {
+        Change::Job(row) => match jobs.iter_mut().find(|r| r.job.id == row.id) {
+            Some(known) => known.job = (**row).clone(),
+            None => jobs.push(JobRecord::new((**row).clone())),
+        },
+        Change::Status(id, row) => of(jobs, id, &mut |r| put(&mut r.statuses, row, |s| s.number)),
+        Change::Checkpoint(id, row) => {
+            of(jobs, id, &mut |r| put(&mut r.checkpoints, row, |c| c.epoch));
+        }
+        Change::Savepoint(id, row) => {
+            of(jobs, id, &mut |r| put(&mut r.savepoints, row, |s| s.trigger));
+        }
+        Change::Exception(id, row) => {
+            of(jobs, id, &mut |r| put(&mut r.exceptions, row, |e| e.number));
+        }
+        Change::ForgetCheckpoint(id, epoch) => {
+            of(jobs, id, &mut |r| r.checkpoints.retain(|c| c.epoch != *epoch));
+        }
+        Change::ForgetException(id, number) => {
+            of(jobs, id, &mut |r| r.exceptions.retain(|e| e.number != *number));
+        }
+        Change::ForgetJob(id) => jobs.retain(|r| r.job.id != *id),
+    }
+}
+
+/// Program files in memory.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryArtifacts {
+    files: Arc<Mutex<BTreeMap<ArtifactHash, Arc<[u8]>>>>,
+}
+
+impl MemoryArtifacts {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ArtifactHash, Arc<[u8]>>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ArtifactStore for MemoryArtifacts {
+    fn put<'a>(
+        &'a self,
+        hash: &'a ArtifactHash,
+        file: &'a Path,
+    ) -> Pending<'a, Result<(), ArtifactError>> {
+        Box::pin(async move {
+            let bytes = tokio::fs::read(file).await.map_err(|e| ArtifactError(e.to_string()))?;
+            self.lock().insert(hash.clone(), bytes.into());
+            Ok(())
+        })
+    }
+
+    fn open<'a>(
+        &'a self,
+        hash: &'a ArtifactHash,
+    ) -> Pending<'a, Result<Option<ArtifactReader>, ArtifactError>> {
+        let found = self.lock().get(hash).map(|bytes| ArtifactReader {
+            bytes: bytes.len() as u64,
+            content: Box::new(std::io::Cursor::new(bytes.clone())),
+        });
+        Box::pin(std::future::ready(Ok(found)))
+    }
+
+    fn delete<'a>(&'a self, hash: &'a ArtifactHash) -> Pending<'a, Result<(), ArtifactError>> {
+        self.lock().remove(hash);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn list(&self) -> Pending<'_, Result<Vec<ArtifactHash>, ArtifactError>> {
+        let all = self.lock().keys().cloned().collect();
+        Box::pin(std::future::ready(Ok(all)))
+    }
+}
