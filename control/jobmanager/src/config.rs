@@ -58,6 +58,8 @@ pub struct Limits {
     pub client_silence: Duration,
     /// What a whole request may take, an upload included.
     pub request_timeout: Duration,
+    /// How long the row of a new job may take to be written; then the job is not accepted.
+    pub record_timeout: Duration,
     /// Open REST connections; further ones wait.
     pub rest_connections: usize,
     /// Open control connections; further ones wait.
@@ -80,6 +82,7 @@ impl Default for Limits {
             stop_grace: Duration::from_secs(5),
             client_silence: Duration::from_secs(20),
             request_timeout: Duration::from_secs(600),
+            record_timeout: Duration::from_secs(20),
             rest_connections: 512,
             control_connections: 4_096,
             jobs_kept: 1_000,

@@ -21,6 +21,8 @@ struct Shared {
     jobs: Vec<JobRecord>,
     /// What every call fails with meanwhile.
     away: Option<String>,
+    /// Only the candidate with this address is elected.
+    heir: Option<String>,
 }
 
 /// Metadata in memory. A clone is another candidate for leadership.
@@ -57,9 +59,12 @@ impl MemoryMetadata {
         self.lock().away = why.map(str::to_owned);
     }
 
-    /// Takes leadership from whoever has it, as when its lease ends.
-    pub fn depose(&self) {
-        self.lock().leader = None;
+    /// Takes leadership from whoever has it, as when its lease ends. Where there is an heir, only the
+    /// candidate with its address is elected.
+    pub fn depose(&self, heir: Option<&str>) {
+        let mut shared = self.lock();
+        shared.leader = None;
+        shared.heir = heir.map(str::to_owned);
     }
 
     /// What is kept of a job.
@@ -78,6 +83,9 @@ impl MetadataStore for MemoryMetadata {
         let answer = Self::check(&shared).map(|()| match &shared.leader {
             Some((leader, _)) if *leader == self.me => Lead::Mine { term: shared.term },
             Some((_, address)) => Lead::Other { address: Some(address.clone()) },
+            None if shared.heir.as_deref().is_some_and(|heir| heir != address) => {
+                Lead::Other { address: None }
+            }
             None => {
                 shared.term += 1;
                 shared.leader = Some((self.me, address.to_owned()));

@@ -6,8 +6,6 @@
 //! ```
 //! Whatever fails leaves nothing behind: the file goes with its `Upload` and its `Pin`.
 
-use std::time::Duration;
-
 use axum::extract::{Request, State};
 use hyper::StatusCode;
 use tidemill_coordination::Submission;
@@ -22,8 +20,6 @@ use crate::config::JobManagerConfig;
 use crate::refusal::Refusal;
 use crate::service::{Ask, Failed, NewJob, trigger_of, with_store};
 
-/// How long the row of a new job may take; then the job is not accepted.
-const RECORD_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often a plan is asked for while agents go away.
 const TRIES: usize = 3;
 
@@ -51,7 +47,7 @@ pub(super) async fn submit(State(app): Shared, request: Request) -> Result<Answe
     let late =
         |_| Refusal::unavailable("the metadata store does not answer; the job is not accepted");
     let asked = app.ask(|reply| Ask::Submit { new, reply });
-    let job = timeout(RECORD_TIMEOUT, asked).await.map_err(late)??;
+    let job = timeout(app.config.limits.record_timeout, asked).await.map_err(late)??;
     let body =
         serde_json::json!({ "job_id": job, "name": name, "slots": slots, "status": "SCHEDULING" });
     Ok(Answer::with(StatusCode::CREATED, body).at(format!("/jobs/{job}")))

@@ -245,16 +245,22 @@ pub(crate) async fn fetch(address: SocketAddr, artifact: ArtifactHash) -> Option
 }
 
 async fn agent(shared: Arc<Shared>, slots: u32) {
+    let mut place = shared.address.clone();
     loop {
-        let address = *shared.address.borrow();
+        let address = *place.borrow_and_update();
         if let Ok(connection) = Connection::open(address, Role::Agent, secret()).await {
-            serve(&shared, connection, slots).await;
+            serve(&shared, connection, slots, &mut place).await;
         }
         sleep(Duration::from_millis(20)).await;
     }
 }
 
-async fn serve(shared: &Arc<Shared>, mut connection: Connection, slots: u32) {
+async fn serve(
+    shared: &Arc<Shared>,
+    mut connection: Connection,
+    slots: u32,
+    moved: &mut watch::Receiver<SocketAddr>,
+) {
     let (outbox, mut waiting) = mpsc::unbounded_channel();
     *shared.outbox.lock().unwrap() = Some(outbox);
     let workers = shared
@@ -272,7 +278,6 @@ async fn serve(shared: &Arc<Shared>, mut connection: Connection, slots: u32) {
         workers,
     };
     connection.write(&register).await;
-    let mut moved = shared.address.clone();
     let mut beat = tokio::time::interval(Duration::from_millis(100));
     loop {
         tokio::select! {
@@ -335,8 +340,9 @@ fn exit(shared: &Shared, worker: &WorkerId, status: ExitStatus, last_words: &str
 
 async fn run_worker(shared: Arc<Shared>, id: WorkerId, mut orders: mpsc::UnboundedReceiver<Order>) {
     let mut deployed: Option<Deployed> = None;
+    let mut place = shared.address.clone();
     loop {
-        let address = *shared.address.borrow();
+        let address = *place.borrow_and_update();
         let key = job_key(&secret(), &id.job);
         if let Ok(mut connection) = Connection::open(address, Role::Worker(id.clone()), key).await {
             let running = deployed.as_ref().map(|d| RunningAttempt {
@@ -351,7 +357,7 @@ async fn run_worker(shared: Arc<Shared>, id: WorkerId, mut orders: mpsc::Unbound
             connection
                 .write(&WorkerSays::Attach { worker: id.clone(), pid: 1, data_address, running })
                 .await;
-            if attached(&shared, connection, &mut orders, &mut deployed).await {
+            if attached(&shared, connection, &mut orders, &mut deployed, &mut place).await {
                 return exit(&shared, &id, ExitStatus::Code(0), "");
             }
         }
@@ -369,8 +375,8 @@ async fn attached(
     mut connection: Connection,
     orders: &mut mpsc::UnboundedReceiver<Order>,
     deployed: &mut Option<Deployed>,
+    moved: &mut watch::Receiver<SocketAddr>,
 ) -> bool {
-    let mut moved = shared.address.clone();
     let mut beat = tokio::time::interval(Duration::from_millis(100));
     loop {
         tokio::select! {

@@ -1,0 +1,253 @@
+//! JobManagers that end, come back, lose their leadership, or cannot reach their metadata, while
+//! workers go on.
+
+mod common;
+
+use common::{Behaviour, Cluster, TaskManager, eventually, program, submission, task_managers};
+use serde_json::Value;
+use std::time::Duration;
+
+async fn cluster_with(
+    count: u8,
+    set: impl FnOnce(&mut tidemill_jobmanager::JobManagerConfig),
+) -> (Cluster, Vec<TaskManager>) {
+    let cluster = Cluster::with(set).await;
+    let behaviour = Behaviour::planning(|request| {
+        Some(Ok(submission(request.parallelism.unwrap_or(2), Some(50))))
+    });
+    let managers = task_managers(&cluster, count, behaviour);
+    cluster
+        .until("all registered", |c| async move {
+            c.get("/cluster/metrics").await.json()["active_task_managers"] == usize::from(count)
+        })
+        .await;
+    (cluster, managers)
+}
+
+async fn checkpoints(cluster: &Cluster, id: &str) -> Value {
+    cluster.get(&format!("/jobs/{id}/checkpoints")).await.json()
+}
+
+/// Ends a JobManager as if killed, and starts another over what it left.
+async fn killed_and_replaced(cluster: Cluster, managers: &[TaskManager]) -> Cluster {
+    let (dir, metadata, artifacts) =
+        (cluster.dir.clone(), cluster.metadata.clone(), cluster.artifacts.clone());
+    drop(cluster);
+    metadata.depose(None);
+    let next = Cluster::over(dir, metadata, artifacts, |c| {
+        c.limits.adopt_timeout = Duration::from_secs(2);
+    })
+    .await;
+    managers.iter().for_each(|m| m.move_to(next.manager.control_address()));
+    next
+}
+
+#[tokio::test]
+async fn a_new_jobmanager_finds_what_runs() {
+    let (cluster, managers) = cluster_with(2, |_| {}).await;
+    let id = cluster.run(&[("parallelism", b"6")]).await;
+    cluster.until_status(&id, "RUNNING").await;
+    cluster
+        .until("a checkpoint is complete", |_| async { !managers[0].commits().is_empty() })
+        .await;
+    let over = cluster.run(&[]).await;
+    cluster.post(&format!("/jobs/{over}/cancel")).await;
+    cluster.until_status(&over, "CANCELLED").await;
+    let workers = managers[0].workers();
+    let deployments = managers[0].deployments().len();
+    let before = checkpoints(&cluster, &id).await["latest"]["completed"]["epoch"].as_u64();
+    let cluster = killed_and_replaced(cluster, &managers).await;
+    cluster
+        .until("checkpoints go on", |c| {
+            let id = id.clone();
+            async move {
+                let newest = checkpoints(c, &id).await["latest"]["completed"]["epoch"].as_u64();
+                // A new leader leaves a gap.
+                newest > before.map(|epoch| epoch + 10)
+            }
+        })
+        .await;
+    let job = cluster.job(&id).await;
+    assert_eq!((&job["attempt"], &job["status"]), (&0.into(), &"RUNNING".into()));
+    assert_eq!(managers[0].workers(), workers);
+    assert_eq!(managers[0].deployments().len(), deployments, "nobody was disturbed");
+    assert_eq!(
+        cluster.get(&format!("/jobs/{id}/exceptions")).await.json()["exceptions"],
+        serde_json::json!([])
+    );
+    assert_eq!(cluster.job(&over).await["status"], "CANCELLED");
+    assert_eq!(cluster.get("/cluster/metrics").await.json()["available_slots"], 2);
+    // It is its master in full.
+    cluster.post(&format!("/jobs/{id}/cancel")).await;
+    cluster.until_status(&id, "CANCELLED").await;
+    eventually("its workers have ended", || async {
+        managers.iter().all(|m| m.workers().is_empty())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_does_not_come_back_is_started_again() {
+    let (cluster, mut managers) = cluster_with(2, |_| {}).await;
+    let id = cluster.run(&[("parallelism", b"3")]).await;
+    cluster.until_status(&id, "RUNNING").await;
+    let hosts = |m: &TaskManager| !m.workers().is_empty();
+    cluster
+        .until("a checkpoint is complete", |_| async {
+            managers.iter().any(|m| !m.commits().is_empty())
+        })
+        .await;
+    let at = managers.iter().position(hosts).expect("a host of the job");
+    drop(managers.remove(at));
+    let cluster = killed_and_replaced(cluster, &managers).await;
+    cluster
+        .until("it runs on the other", |c| {
+            let id = id.clone();
+            async move {
+                let job = c.job(&id).await;
+                job["status"] == "RUNNING" && job["attempt"].as_u64() > Some(0)
+            }
+        })
+        .await;
+    let last = managers[0].deployments().last().cloned().expect("a deployment");
+    assert!(last.restore.is_some(), "from a checkpoint");
+    let newest_before = last.restore.map(|r| r.epoch);
+    cluster
+        .until("it goes on from there", |_| async {
+            managers[0].commits().last().copied() > newest_before
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_second_jobmanager_takes_over_when_the_first_is_deposed() {
+    let (first, managers) = cluster_with(1, |_| {}).await;
+    let id = first.run(&[]).await;
+    first.until_status(&id, "RUNNING").await;
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let mut config =
+        tidemill_jobmanager::JobManagerConfig::new(dir.path().to_owned(), common::secret());
+    (config.rest_port, config.control_port) = (0, 0);
+    config.checkpoints = tidemill_protocol::StoreSettings::Dir {
+        path: first.dir.path().join("checkpoints").display().to_string(),
+    };
+    let stores = tidemill_jobmanager::Stores {
+        metadata: std::sync::Arc::new(first.metadata.clone()),
+        artifacts: std::sync::Arc::new(first.artifacts.clone()),
+        snapshots: std::sync::Arc::new(tidemill_jobmanager::open_directory),
+    };
+    let second = tidemill_jobmanager::JobManager::start(config, stores).await.expect("it starts");
+    let heir = second.control_address();
+    first.metadata.depose(Some(&heir.to_string()));
+    // Its agent hears who leads, and goes there.
+    first
+        .until("the first one follows", |c| async move { c.get("/jobs").await.status == 503 })
+        .await;
+    managers.iter().for_each(|m| m.move_to(heir));
+    eventually("the second has the job", || async {
+        let answer =
+            common::request(second.rest_address(), "GET", &format!("/jobs/{id}"), &[], b"").await;
+        answer.status == 200
+            && answer.json()["status"] == "RUNNING"
+            && answer.json()["workers"][0]["connected"] == true
+    })
+    .await;
+    assert_eq!(managers[0].deployments().len(), 1, "nobody was disturbed");
+    first.post(&format!("/jobs/{id}/cancel")).await.refused(503);
+}
+
+#[tokio::test]
+async fn nothing_is_deployed_while_metadata_is_away() {
+    let (cluster, managers) = cluster_with(1, |_| {}).await;
+    let id = cluster.run(&[]).await;
+    cluster.until_status(&id, "RUNNING").await;
+    let before = managers[0].workers()[0].clone();
+    cluster.metadata.set_away(Some("a test"));
+    managers[0].kill(&before);
+    cluster
+        .until("another worker is there", |_| async {
+            managers[0].workers().iter().any(|w| *w != before)
+        })
+        .await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(managers[0].deployments().len(), 1, "J2");
+    cluster.metadata.set_away(None);
+    cluster
+        .until("it runs", |c| {
+            let id = id.clone();
+            async move { c.job(&id).await["status"] == "RUNNING" }
+        })
+        .await;
+    let record = cluster.metadata.job(&id.parse().expect("an id")).expect("a record");
+    assert_eq!(record.job.attempt, managers[0].deployments()[1].attempt);
+    assert!(record.job.attempt > 0);
+}
+
+#[tokio::test]
+async fn a_checkpoint_whose_row_cannot_be_written_fails_and_the_job_goes_on() {
+    let (cluster, managers) = cluster_with(1, |c| {
+        c.jobs.checkpoint_timeout_ms = 1_500;
+        c.jobs.tolerated_failures = None;
+    })
+    .await;
+    let id = cluster.run(&[]).await;
+    cluster.until_status(&id, "RUNNING").await;
+    cluster.until("checkpoints are taken", |_| async { managers[0].commits().len() > 2 }).await;
+    cluster.metadata.set_away(Some("a test"));
+    cluster
+        .until("one fails", |c| {
+            let id = id.clone();
+            async move { checkpoints(c, &id).await["counts"]["failed"].as_u64() > Some(0) }
+        })
+        .await;
+    let failed = checkpoints(&cluster, &id).await["latest"]["failed"].clone();
+    assert!(failed["reason"].as_str().is_some_and(|r| r.contains("a test")), "{failed}");
+    let committed = managers[0].commits();
+    assert!(!committed.contains(&failed["epoch"].as_u64().expect("an epoch")));
+    cluster.metadata.set_away(None);
+    cluster
+        .until("others are complete", |_| async {
+            managers[0].commits().len() > committed.len() + 2
+        })
+        .await;
+    let job = cluster.job(&id).await;
+    assert_eq!((&job["attempt"], &job["status"]), (&0.into(), &"RUNNING".into()));
+    let record = cluster.metadata.job(&id.parse().expect("an id")).expect("a record");
+    let row = record.checkpoints.iter().find(|c| Some(c.epoch) == failed["epoch"].as_u64());
+    assert_eq!(row.map(|r| r.state), Some(tidemill_jobmanager::metadata::CheckpointState::Failed));
+}
+
+#[tokio::test]
+async fn a_submission_that_cannot_be_recorded_is_no_job() {
+    let (cluster, _managers) =
+        cluster_with(1, |c| c.limits.record_timeout = Duration::from_millis(300)).await;
+    cluster.metadata.set_away(Some("a test"));
+    let detail = cluster.submit(&[("job_file", &program("x"))]).await.refused(503);
+    assert!(detail.contains("metadata store"), "{detail}");
+    cluster.metadata.set_away(None);
+    cluster.until("nothing is left", |c| async move { c.artifacts().await == 0 }).await;
+    assert_eq!(cluster.get("/jobs").await.json()["jobs"], serde_json::json!([]));
+    let id = cluster.run(&[("parallelism", b"4")]).await;
+    cluster.until_status(&id, "RUNNING").await;
+}
+
+#[tokio::test]
+async fn a_jobmanager_waits_for_its_metadata() {
+    let metadata = tidemill_jobmanager::metadata::MemoryMetadata::default();
+    metadata.set_away(Some("a test"));
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let mut config =
+        tidemill_jobmanager::JobManagerConfig::new(dir.path().to_owned(), common::secret());
+    (config.rest_port, config.control_port) = (0, 0);
+    let stores = tidemill_jobmanager::Stores {
+        metadata: std::sync::Arc::new(metadata.clone()),
+        artifacts: std::sync::Arc::new(tidemill_jobmanager::metadata::MemoryArtifacts::default()),
+        snapshots: std::sync::Arc::new(tidemill_jobmanager::open_directory),
+    };
+    let manager = tidemill_jobmanager::JobManager::start(config, stores).await.expect("it starts");
+    let get = |path: &'static str| common::request(manager.rest_address(), "GET", path, &[], b"");
+    assert_eq!(get("/").await.json()["role"], "follower");
+    get("/jobs").await.refused(503);
+    metadata.set_away(None);
+    eventually("it leads", || async { get("/jobs").await.status == 200 }).await;
+}
