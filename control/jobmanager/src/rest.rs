@@ -122,7 +122,7 @@ impl App {
 fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(health))
-        .route("/openapi.json", get(|| async { Answer::ok(openapi::document()) }))
+        .route("/openapi.json", get(description))
         .route("/metrics", get(prometheus::serve))
         .route("/cluster/metrics", get(jobs::cluster))
         .route("/taskmanagers", get(jobs::task_managers))
@@ -155,6 +155,10 @@ async fn health(State(app): Shared) -> Answer {
         "status": "ok",
         "role": role,
     }))
+}
+
+async fn description(State(app): Shared) -> Answer {
+    Answer::ok(openapi::document(&app.config.limits))
 }
 
 /// Around every request: who may, how long, and that errors are what they should be.

@@ -4,8 +4,10 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::config::Limits;
+
 /// `GET /openapi.json`
-pub(crate) fn document() -> Value {
+pub(crate) fn document(limits: &Limits) -> Value {
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -15,7 +17,7 @@ pub(crate) fn document() -> Value {
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "security": [{}, { "token": [] }],
-        "paths": paths(),
+        "paths": paths(limits),
         "components": {
             "schemas": schemas(),
             "responses": responses(),
@@ -60,7 +62,7 @@ fn post(
     Endpoint { method: "post", path, id, summary, good, refusals, extra: json!({}) }
 }
 
-fn endpoints() -> Vec<Endpoint> {
+fn endpoints(limits: &Limits) -> Vec<Endpoint> {
     let mut all = vec![
         get("/", "health", "Whether it is there, and leads.", "Health"),
         get("/openapi.json", "openapi", "This document.", "Document"),
@@ -68,7 +70,7 @@ fn endpoints() -> Vec<Endpoint> {
         get("/taskmanagers", "taskManagers", "All TaskManagers.", "TaskManagers"),
         get("/jobs", "jobs", "All jobs, the newest first.", "Jobs"),
     ];
-    all.extend([metrics(), submit()]);
+    all.extend([metrics(), submit(limits)]);
     all.extend([
         get("/jobs/{id}", "job", "A job.", "JobDetail"),
         get("/jobs/{id}/status", "jobStatus", "The same as /jobs/{id}.", "JobDetail"),
@@ -104,7 +106,7 @@ fn endpoints() -> Vec<Endpoint> {
             (202, "Triggered"),
             &[403, 409],
         ),
-        rescale(),
+        rescale(limits),
     ]);
     all
 }
@@ -131,7 +133,7 @@ fn logs() -> Endpoint {
     logs
 }
 
-fn submit() -> Endpoint {
+fn submit(limits: &Limits) -> Endpoint {
     let summary = "Submit a job: its program, compiled for the cluster's machines.";
     let refusals = &[400, 403, 408, 413, 415, 422];
     let mut submit = post("/jobs/submit", "submit", summary, (201, "Submitted"), refusals);
@@ -143,7 +145,7 @@ fn submit() -> Endpoint {
             "properties": {
                 "job_file": { "type": "string", "format": "binary", "description": "The program." },
                 "args": { "type": "string", "description": "Its arguments: a JSON array of strings, or words as in a shell." },
-                "parallelism": { "type": "integer", "minimum": 1, "maximum": 32_768, "description": "Instead of what the program says." },
+                "parallelism": { "type": "integer", "minimum": 1, "maximum": limits.parallelism, "description": "Instead of what the program says." },
                 "savepoint": { "type": "string", "description": "Start from it: a trigger id, or the place of a checkpoint (a path or s3://...)." },
                 "allow_dropped_state": { "type": "boolean", "description": "Start although operators with state are gone." },
             },
@@ -152,7 +154,7 @@ fn submit() -> Endpoint {
     submit
 }
 
-fn rescale() -> Endpoint {
+fn rescale(limits: &Limits) -> Endpoint {
     let summary = "Move it to another parallelism, from its newest checkpoint.";
     let refusals = &[400, 403, 408, 409, 413, 415, 422];
     let mut rescale = post("/jobs/{id}/rescale", "rescale", summary, (202, "Rescaling"), refusals);
@@ -161,15 +163,15 @@ fn rescale() -> Endpoint {
             "type": "object",
             "required": ["parallelism"],
             "additionalProperties": false,
-            "properties": { "parallelism": { "type": "integer", "minimum": 1, "maximum": 32_768 } },
+            "properties": { "parallelism": { "type": "integer", "minimum": 1, "maximum": limits.parallelism } },
         },
     }}}});
     rescale
 }
 
-fn paths() -> Value {
+fn paths(limits: &Limits) -> Value {
     let mut paths: Map<String, Value> = Map::new();
-    for endpoint in endpoints() {
+    for endpoint in endpoints(limits) {
         let entry = paths.entry(endpoint.path).or_insert_with(|| json!({}));
         entry[endpoint.method] = operation(&endpoint);
     }
@@ -556,8 +558,10 @@ mod tests {
 
     #[test]
     fn the_document_has_the_router_s_endpoints_and_no_others() {
-        let described: BTreeSet<_> =
-            endpoints().iter().map(|e| (e.method.to_owned(), e.path.to_owned())).collect();
+        let described: BTreeSet<_> = endpoints(&Limits::default())
+            .iter()
+            .map(|e| (e.method.to_owned(), e.path.to_owned()))
+            .collect();
         assert!(described.len() > 15);
         assert_eq!(described, routed());
     }
@@ -575,7 +579,7 @@ mod tests {
                 _ => {}
             }
         }
-        let document = document();
+        let document = document(&Limits::default());
         let mut found = Vec::new();
         walk(&document, &mut found);
         assert!(found.len() > 50, "{}", found.len());
