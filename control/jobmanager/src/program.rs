@@ -7,8 +7,8 @@
 use tidemill_protocol::marker;
 
 const MAGIC: &[u8; 4] = b"\x7fELF";
-/// Bytes of an ELF header up to the machine.
-const HEAD: usize = 20;
+/// Bytes of the header of a 64-bit ELF file.
+const HEAD: usize = 64;
 /// The longest marker, and a byte.
 const OVERLAP: usize = 128;
 
@@ -23,6 +23,10 @@ pub(crate) enum NotAJob {
     Architecture { seen: String, wanted: &'static str },
     #[error("an ELF file, but not a program: {seen}; send the executable")]
     NotExecutable { seen: &'static str },
+    #[error(
+        "the program is cut short: {there} bytes came, its header speaks of {wanted}; send it whole"
+    )]
+    CutShort { there: u64, wanted: u64 },
     #[error("not a Tidemill program: its main has to hand the job over to tidemill::job::main")]
     NoMarker,
     #[error(
@@ -36,6 +40,7 @@ pub(crate) enum NotAJob {
 #[derive(Debug, Default)]
 pub(crate) struct Inspector {
     head: Vec<u8>,
+    bytes: u64,
     /// The last bytes seen, where a marker may have begun.
     tail: Vec<u8>,
     found: Option<marker::Program>,
@@ -46,6 +51,7 @@ impl Inspector {
     pub(crate) fn push(&mut self, piece: &[u8]) {
         let missing = HEAD.saturating_sub(self.head.len()).min(piece.len());
         self.head.extend_from_slice(&piece[..missing]);
+        self.bytes += piece.len() as u64;
         if self.found.is_some() {
             return;
         }
@@ -73,6 +79,10 @@ impl Inspector {
     /// Why it is no job.
     pub(crate) fn finish(self) -> Result<(), NotAJob> {
         check_elf(&self.head)?;
+        let wanted = sections_end(&self.head);
+        if self.bytes < wanted {
+            return Err(NotAJob::CutShort { there: self.bytes, wanted });
+        }
         let program = self.found.ok_or(NotAJob::NoMarker)?;
         if program.protocol == tidemill_protocol::VERSION {
             Ok(())
@@ -107,6 +117,15 @@ fn check_elf(head: &[u8]) -> Result<(), NotAJob> {
         4 => Err(NotAJob::NotExecutable { seen: "a core dump" }),
         _ => Err(NotAJob::NotExecutable { seen: "of a type that is not known" }),
     }
+}
+
+/// Where the table of sections ends, which linkers put last; 0 where there is none.
+fn sections_end(head: &[u8]) -> u64 {
+    let number = |at: usize, bytes: usize| {
+        head[at..at + bytes].iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b))
+    };
+    let (offset, entry, count) = (number(40, 8), number(58, 2), number(60, 2));
+    if offset == 0 { 0 } else { offset.saturating_add(entry * count) }
 }
 
 /// This machine.
@@ -172,6 +191,17 @@ mod tests {
         let mut object = good;
         object[16] = 1;
         assert!(matches!(judge(&object, 64), Err(NotAJob::NotExecutable { .. })));
+    }
+
+    #[test]
+    fn a_program_cut_short_is_told_from_a_whole_one() {
+        let mut file = sample(native().1, MARKER, 1_000);
+        let end = file.len() as u64;
+        file[40..48].copy_from_slice(&(end - 128).to_le_bytes());
+        (file[58], file[60]) = (64, 2);
+        assert_eq!(judge(&file, 100), Ok(()));
+        file.pop();
+        assert_eq!(judge(&file, 100), Err(NotAJob::CutShort { there: end - 1, wanted: end }));
     }
 
     #[test]

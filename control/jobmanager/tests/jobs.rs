@@ -98,6 +98,9 @@ async fn a_savepoint_is_kept_and_started_from() {
     assert!(Path::new(&place).join("manifest.json").exists(), "savepoints stay");
     // By its place, by the place of all, by its id.
     let store = Path::new(&place).parent().unwrap().display().to_string();
+    let wrong = format!("{store}/chk-7");
+    let fields: [(&str, &[u8]); 2] = [("job_file", &program("x")), ("savepoint", wrong.as_bytes())];
+    assert!(cluster.submit(&fields).await.refused(422).contains("checkpoint 7 of job"));
     for (from, epoch) in [(place.as_str(), 1), (store.as_str(), 2), (trigger.as_str(), 1)] {
         let next = cluster.run(&[("savepoint", from.as_bytes()), ("parallelism", b"3")]).await;
         let job = cluster.until_status(&next, "RUNNING").await;
@@ -204,6 +207,7 @@ async fn a_dead_worker_is_replaced() {
         .await;
     let exceptions = cluster.get(&format!("/jobs/{id}/exceptions")).await.json();
     let message = exceptions["exceptions"][0]["message"].as_str().unwrap();
+    assert_eq!(exceptions["exceptions"][0]["host"], "host-01");
     assert!(message.contains("signal 9") && message.contains("the last words"), "{message}");
 }
 

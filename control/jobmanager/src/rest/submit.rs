@@ -147,6 +147,10 @@ async fn by_place(app: &App, text: &str) -> Result<RestoreFrom, Refusal> {
              s3://bucket/prefix"
         ))
     })?;
+    let of_job = store.clone();
+    if let Some(from) = app.look(move |s| s.checkpoint_at(&of_job, epoch)).await? {
+        return Ok(from);
+    }
     if let StoreSettings::Dir { path } = &store
         && !tokio::fs::metadata(path).await.is_ok_and(|m| m.is_dir())
     {

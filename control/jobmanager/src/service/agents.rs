@@ -130,6 +130,11 @@ impl Service {
         let keep: Vec<WorkerId> =
             workers.iter().filter(|w| mine(w)).map(|w| w.worker.clone()).collect();
         let held: Vec<(WorkerId, u32)> = self.assigned_to(&agent).collect();
+        for (worker, _) in &held {
+            if let Some(job) = self.jobs.get_mut(&worker.job) {
+                job.runs_on(worker.number, &host);
+            }
+        }
         self.pool.register(agent.clone(), slots, held);
         let heartbeat_ms = self.config.limits.heartbeat_interval.as_millis() as u64;
         let entry = Agent {

@@ -1,7 +1,7 @@
 //! What REST asks for.
 
 use tidemill_coordination::{JobStatus, MasterEvent, SavepointId, Submission};
-use tidemill_protocol::{JobId, PlanRequest, RestoreFrom};
+use tidemill_protocol::{JobId, PlanRequest, RestoreFrom, StoreSettings};
 
 use super::Service;
 use super::event::Ask;
@@ -75,6 +75,36 @@ impl Service {
             None => {
                 let why = row.reason.as_deref().unwrap_or("it is in progress");
                 Err(Refusal::unprocessable(format!("savepoint {text} is not complete: {why}")))
+            }
+        }
+    }
+
+    /// A checkpoint in the store of a job that is known, by epoch or the newest; `None` where the store is
+    /// no known job's. Its rows are asked: a manifest without one is no checkpoint.
+    ///
+    /// # Errors
+    /// For one that is not complete.
+    pub(crate) fn checkpoint_at(
+        &self,
+        store: &StoreSettings,
+        epoch: Option<u64>,
+    ) -> Result<Option<RestoreFrom>, Refusal> {
+        let Some(job) = self.jobs.values().find(|job| job.row().store == *store) else {
+            return Ok(None);
+        };
+        let completed = job.history.completed();
+        let id = &job.row().id;
+        let found = match epoch {
+            Some(epoch) => completed.contains(&epoch).then_some(epoch),
+            None => completed.last().copied(),
+        };
+        match (found, epoch) {
+            (Some(epoch), _) => Ok(Some(RestoreFrom { store: store.clone(), epoch })),
+            (None, Some(epoch)) => Err(Refusal::unprocessable(format!(
+                "checkpoint {epoch} of job {id} is not there, or not complete; see GET /jobs/{id}/checkpoints"
+            ))),
+            (None, None) => {
+                Err(Refusal::unprocessable(format!("job {id} has no complete checkpoint")))
             }
         }
     }

@@ -99,10 +99,7 @@ impl Service {
     ) {
         warn!("job {id}: attempt {attempt} failed: {cause}");
         let at_ms = self.wall_ms();
-        let host = self.jobs.get(id).and_then(|job| {
-            let agent = &job.placed.get(&worker?)?.agent;
-            Some(self.agents.get(agent)?.host.clone())
-        });
+        let host = self.jobs.get(id).and_then(|job| job.host_of(worker?).map(str::to_owned));
         self.with(id, |history, _| history.exception(at_ms, attempt, task, host, cause));
     }
 

@@ -25,6 +25,9 @@ const WORKERS_A_TERM: u64 = 4_096;
 /// Messages that wait for J2 or J3.
 const HELD_MAX: usize = 10_000;
 
+/// Workers whose hosts are remembered.
+const HOSTS_MAX: usize = 2_048;
+
 /// A worker of a job.
 #[derive(Clone, Debug)]
 pub(crate) struct Placed {
@@ -42,6 +45,8 @@ pub(crate) struct Job {
     wake: Option<Micros>,
     pub(crate) outboxes: BTreeMap<u32, Outbox<ToWorker>>,
     pub(crate) placed: BTreeMap<u32, Placed>,
+    /// Hosts of workers, also of the last ones that are gone.
+    hosts: BTreeMap<u32, String>,
     /// J2: a deployment's row is being written, these messages wait for it.
     held: Option<(Attempt, Vec<(u32, ToWorker)>)>,
     /// J3: the epoch whose outcome is to come.
@@ -74,6 +79,7 @@ impl Job {
             wake: None,
             outboxes: BTreeMap::new(),
             placed: BTreeMap::new(),
+            hosts: BTreeMap::new(),
             held: None,
             committing: None,
             frozen: None,
@@ -101,6 +107,17 @@ impl Job {
         let Some(master) = &self.master else { return 0 };
         let have: u32 = self.placed.values().map(|p| p.slots).sum();
         master.slots().saturating_sub(have)
+    }
+
+    pub(super) fn runs_on(&mut self, worker: u32, host: &str) {
+        self.hosts.insert(worker, host.to_owned());
+        while self.hosts.len() > HOSTS_MAX {
+            self.hosts.pop_first();
+        }
+    }
+
+    pub(super) fn host_of(&self, worker: u32) -> Option<&str> {
+        self.hosts.get(&worker).map(String::as_str)
     }
 
     pub(super) fn triggered(&mut self, now: Micros) {
@@ -427,6 +444,9 @@ impl Service {
     ) {
         let Some(job) = self.jobs.get_mut(id) else { return };
         job.placed.insert(worker, Placed { agent: agent.clone(), slots });
+        if let Some(agent) = self.agents.get(&agent) {
+            job.runs_on(worker, &agent.host);
+        }
         let row = job.row();
         let start = StartWorker {
             worker: WorkerId { job: id.clone(), number: worker },
