@@ -5,7 +5,8 @@
 //!       said before.
 //!   A2  Slots of a worker are free again when its process group is gone, not before. A start that
 //!       only waits for workers which are ending waits with them.
-//!   A3  A worker's end that happened while the JobManager was away is told when it is back.
+//!   A3  A worker's end is told at least once to the JobManager of each connection, whether it happened
+//!       while there was none or was told on one that broke.
 //!   A4  When the agent ends by itself, its workers have ended before it.
 
 use crate::cache::Cache;
@@ -43,8 +44,8 @@ pub(crate) enum Event {
 const EVENTS: usize = 256;
 /// Programs that run for their plans at the same time; further ones wait.
 const PLANS_MAX: usize = 4;
-/// Ends told later (A3); of more, the oldest are forgotten.
-const UNTOLD_MAX: usize = 256;
+/// Ends of workers that are told again after a reconnect (A3); of more, the oldest are forgotten.
+const ENDS_MAX: usize = 256;
 /// The part of the memory limit that workers get where no setting says how much.
 const MEMORY_PERCENT: u64 = 80;
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
@@ -124,8 +125,10 @@ struct Agent {
     outbox: Option<mpsc::Sender<AgentSays>>,
     /// This side's address of the last connection.
     local: Option<IpAddr>,
-    /// A3.
-    untold: VecDeque<AgentSays>,
+    /// Connections so far.
+    connection: u64,
+    /// Workers' ends, each with the connection that it was told on last (A3).
+    ends: VecDeque<(Option<u64>, AgentSays)>,
     heartbeat: Interval,
 }
 
@@ -182,7 +185,8 @@ impl Agent {
             plans: Arc::new(Semaphore::new(PLANS_MAX)),
             outbox: None,
             local: None,
-            untold: VecDeque::new(),
+            connection: 0,
+            ends: VecDeque::new(),
             heartbeat: interval(HEARTBEAT),
             config,
         };
@@ -191,22 +195,23 @@ impl Agent {
     }
 
     fn say(&mut self, message: AgentSays) {
-        let Some(outbox) = &self.outbox else { return self.keep_untold(message) };
-        if let Err(e) = outbox.try_send(message) {
+        if matches!(message, AgentSays::Exited { .. }) {
+            // Whether the connection takes it to the other side is not known: A3.
+            self.ends.push_back((self.outbox.as_ref().map(|_| self.connection), message.clone()));
+            if self.ends.len() > ENDS_MAX {
+                self.ends.pop_front();
+            }
+        }
+        self.send(message);
+    }
+
+    fn send(&mut self, message: AgentSays) {
+        let Some(outbox) = &self.outbox else { return };
+        if outbox.try_send(message).is_err() {
             // Full: nothing was read on the other side for a thousand messages. The link ends with
             // its outbox, and everything is told anew by the next one's `Register`.
             warn!("the JobManager does not take messages: giving it up");
             self.outbox = None;
-            self.keep_untold(e.into_inner());
-        }
-    }
-
-    fn keep_untold(&mut self, message: AgentSays) {
-        if matches!(message, AgentSays::Exited { .. }) {
-            self.untold.push_back(message);
-            if self.untold.len() > UNTOLD_MAX {
-                self.untold.pop_front();
-            }
         }
     }
 
@@ -214,6 +219,7 @@ impl Agent {
         match event {
             Event::Up { outbox, local } => {
                 self.outbox = Some(outbox);
+                self.connection += 1;
                 self.local = Some(local);
                 let register = self.register();
                 self.say(register);
@@ -237,7 +243,12 @@ impl Agent {
             }
             ToAgent::Log(request) => self.read_log(request),
             ToAgent::Heartbeat => {}
-            ToAgent::Forget { job } => logs::forget(&self.shared.data.logs(), job.as_str()),
+            ToAgent::Forget { job } => {
+                self.ends.retain(|(_, end)| {
+                    !matches!(end, AgentSays::Exited { worker, .. } if worker.job == job)
+                });
+                logs::forget(&self.shared.data.logs(), job.as_str());
+            }
         }
     }
 
@@ -279,9 +290,15 @@ impl Agent {
             info!("{worker} is not known to the JobManager any more: ending it");
             self.stop(&worker, ORPHAN_GRACE);
         }
-        for message in std::mem::take(&mut self.untold) {
-            self.say(message);
-        }
+        let here = Some(self.connection);
+        let untold = self.ends.iter_mut().filter(|(told, _)| *told != here);
+        let untold: Vec<AgentSays> = untold
+            .map(|(told, end)| {
+                *told = here;
+                end.clone()
+            })
+            .collect();
+        untold.into_iter().for_each(|end| self.send(end));
     }
 
     fn beat(&mut self) {

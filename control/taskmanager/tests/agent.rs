@@ -354,6 +354,21 @@ async fn workers_go_on_while_the_jobmanager_is_away() {
     gone(second).await;
 }
 
+/// What was written to a connection may never have been read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_told_on_a_connection_that_broke_is_told_again() {
+    let mut stage = Stage::new().await;
+    let artifact = stage.manager.files.script(FOR_EVER);
+    let pid = stage.link.start(start(0, &artifact, 1)).await;
+    let killed = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(killed, rustix::process::Signal::KILL).unwrap();
+    assert_eq!(stage.link.exit().await.1, ExitStatus::Signal(9));
+    drop(stage.link);
+    let mut link = stage.manager.agent().await;
+    let (told, status, _) = link.exit().await;
+    assert_eq!((told, status), (worker(0), ExitStatus::Signal(9)), "A3");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_jobmanager_is_looked_for_again() {
     let mut stage = Stage::with(|c| c.limits.jobmanager_timeout = Duration::from_millis(300)).await;
