@@ -22,8 +22,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tidemill_protocol::auth::{Answer, Hello, KEY_BYTES, Key, Proof, Role, Server};
-use tidemill_protocol::{AgentSays, Frames, WorkerId, WorkerSays};
-use tokio::io::AsyncWriteExt;
+use tidemill_protocol::{AgentSays, Frames, WorkerId, WorkerSays, frame};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -120,7 +119,7 @@ impl Control {
         let hello: Hello = read_small(stream, frames).await?;
         let leadership = self.leadership.borrow().clone();
         if let Leadership::Following { leader } = leadership {
-            write(stream, &Answer::NotLeader { leader }).await?;
+            frame::write_async(stream, &Answer::NotLeader { leader }).await?;
             return Ok(None);
         }
         let refuse = |reason: String| Answer::Refused { reason };
@@ -128,28 +127,28 @@ impl Control {
             Ok(server) => server,
             Err(e) => {
                 warn!("a control connection is refused: {e}");
-                write(stream, &refuse(e.to_string())).await?;
+                frame::write_async(stream, &refuse(e.to_string())).await?;
                 return Ok(None);
             }
         };
-        write(stream, server.challenge()).await?;
+        frame::write_async(stream, server.challenge()).await?;
         let proof: Proof = read_small(stream, frames).await?;
         let role = match server.on_proof(&proof) {
             Ok(role) => role,
             Err(e) => {
                 warn!("a control connection is refused: {e}");
-                write(stream, &refuse(e.to_string())).await?;
+                frame::write_async(stream, &refuse(e.to_string())).await?;
                 return Ok(None);
             }
         };
-        write(stream, &Answer::Welcome).await?;
+        frame::write_async(stream, &Answer::Welcome).await?;
         let odd = || std::io::Error::other("its first message is none that opens a connection");
         match role {
-            Role::Agent => match link::read(stream, frames).await? {
+            Role::Agent => match frame::read_async(stream, frames).await? {
                 Some(register @ AgentSays::Register { .. }) => Ok(Some(Peer::Agent(register))),
                 _ => Err(odd()),
             },
-            Role::Worker(id) => match link::read(stream, frames).await? {
+            Role::Worker(id) => match frame::read_async(stream, frames).await? {
                 Some(attach @ WorkerSays::Attach { .. }) => Ok(Some(Peer::Worker(id, attach))),
                 _ => Err(odd()),
             },
@@ -177,8 +176,4 @@ async fn read_small<T: DeserializeOwned>(
             n => frames.push(&piece[..n]),
         }
     }
-}
-
-async fn write<T: serde::Serialize>(stream: &mut TcpStream, message: &T) -> std::io::Result<()> {
-    stream.write_all(&tidemill_protocol::frame::encode(message)?).await
 }

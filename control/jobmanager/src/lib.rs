@@ -26,4 +26,4 @@ mod stores;
 pub use config::{JobManagerConfig, JobManagerError, Limits};
 pub use metadata::{ArtifactStore, MetadataStore};
 pub use run::{JobManager, run};
-pub use stores::{SnapshotOpener, Stores, open_directory};
+pub use stores::{SnapshotOpener, Stores, open_store};

@@ -1,10 +1,9 @@
 //! The stores that a JobManager is given.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use tidemill_protocol::StoreSettings;
-use tidemill_snapshot::{DirStore, SnapshotStore};
+use tidemill_snapshot::SnapshotStore;
 
 use crate::metadata::{ArtifactStore, MetadataStore};
 
@@ -23,20 +22,12 @@ pub struct Stores {
     pub snapshots: SnapshotOpener,
 }
 
-/// Opens directories; a bucket is refused.
+/// Opens what this version can ([`tidemill_protocol::open_store`]).
 ///
 /// # Errors
 /// For people.
-pub fn open_directory(settings: &StoreSettings) -> Result<Arc<dyn SnapshotStore>, String> {
-    match settings {
-        StoreSettings::Dir { path } => match DirStore::create(Path::new(path)) {
-            Ok(store) => Ok(Arc::new(store)),
-            Err(e) => Err(e.to_string()),
-        },
-        StoreSettings::S3 { bucket, .. } => Err(format!(
-            "checkpoints go to the bucket '{bucket}', but this JobManager was built without S3"
-        )),
-    }
+pub fn open_store(settings: &StoreSettings) -> Result<Arc<dyn SnapshotStore>, String> {
+    tidemill_protocol::open_store(settings).map_err(|e| e.to_string())
 }
 
 /// The part of a store that is one job's.

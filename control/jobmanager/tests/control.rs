@@ -112,7 +112,7 @@ async fn a_jobmanager_that_does_not_lead_names_the_leader() {
     let stores = tidemill_jobmanager::Stores {
         metadata: std::sync::Arc::new(metadata.clone()),
         artifacts: std::sync::Arc::new(leader.artifacts.clone()),
-        snapshots: std::sync::Arc::new(tidemill_jobmanager::open_directory),
+        snapshots: std::sync::Arc::new(tidemill_jobmanager::open_store),
     };
     let other = tempfile::TempDir::new().unwrap();
     let mut config = tidemill_jobmanager::JobManagerConfig::new(other.path().to_owned(), secret());

@@ -416,7 +416,7 @@ async fn an_address_that_others_reach_wants_a_token() {
     let stores = tidemill_jobmanager::Stores {
         metadata: Arc::new(tidemill_jobmanager::metadata::MemoryMetadata::default()),
         artifacts: Arc::new(tidemill_jobmanager::metadata::MemoryArtifacts::default()),
-        snapshots: Arc::new(tidemill_jobmanager::open_directory),
+        snapshots: Arc::new(tidemill_jobmanager::open_store),
     };
     let error =
         tidemill_jobmanager::JobManager::start(config, stores).await.unwrap_err().to_string();

@@ -134,7 +134,7 @@ async fn a_second_jobmanager_takes_over_when_the_first_is_deposed() {
     let stores = tidemill_jobmanager::Stores {
         metadata: std::sync::Arc::new(first.metadata.clone()),
         artifacts: std::sync::Arc::new(first.artifacts.clone()),
-        snapshots: std::sync::Arc::new(tidemill_jobmanager::open_directory),
+        snapshots: std::sync::Arc::new(tidemill_jobmanager::open_store),
     };
     let second = tidemill_jobmanager::JobManager::start(config, stores).await.expect("it starts");
     let heir = second.control_address();
@@ -242,7 +242,7 @@ async fn a_jobmanager_waits_for_its_metadata() {
     let stores = tidemill_jobmanager::Stores {
         metadata: std::sync::Arc::new(metadata.clone()),
         artifacts: std::sync::Arc::new(tidemill_jobmanager::metadata::MemoryArtifacts::default()),
-        snapshots: std::sync::Arc::new(tidemill_jobmanager::open_directory),
+        snapshots: std::sync::Arc::new(tidemill_jobmanager::open_store),
     };
     let manager = tidemill_jobmanager::JobManager::start(config, stores).await.expect("it starts");
     let get = |path: &'static str| common::request(manager.rest_address(), "GET", path, &[], b"");

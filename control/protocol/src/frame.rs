@@ -126,6 +126,42 @@ pub fn read<T: DeserializeOwned>(
     }
 }
 
+/// [`write`] on one of tokio's streams.
+///
+/// # Errors
+/// As there.
+#[cfg(feature = "tokio")]
+pub async fn write_async<T: Serialize>(
+    stream: &mut (impl tokio::io::AsyncWrite + Unpin),
+    message: &T,
+) -> io::Result<()> {
+    use tokio::io::AsyncWriteExt as _;
+    stream.write_all(&encode(message)?).await
+}
+
+/// [`read`] on one of tokio's streams. May be dropped between two polls: nothing is lost.
+///
+/// # Errors
+/// As there.
+#[cfg(feature = "tokio")]
+pub async fn read_async<T: DeserializeOwned>(
+    stream: &mut (impl tokio::io::AsyncRead + Unpin),
+    frames: &mut Frames,
+) -> io::Result<Option<T>> {
+    use tokio::io::AsyncReadExt as _;
+    let mut piece = vec![0; 16 << 10];
+    loop {
+        if let Some(message) = frames.take()? {
+            return Ok(Some(message));
+        }
+        match stream.read(&mut piece).await? {
+            0 if frames.pending() == 0 => return Ok(None),
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => frames.push(&piece[..n]),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

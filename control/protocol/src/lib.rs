@@ -7,7 +7,7 @@
 //!   the secret itself is never sent.
 //! - [`marker`]: how a program file is recognised without running it.
 //!
-//! Pure: no I/O but the two blocking helpers in [`frame`], no clock, no chance of its own. One
+//! Pure: no I/O but the helpers in [`frame`] and [`open_store`], no clock, no chance of its own. One
 //! [`VERSION`] stands for all of it; peers of another version are refused by the handshake.
 #![forbid(unsafe_code)]
 
@@ -17,6 +17,7 @@ pub mod frame;
 mod ids;
 pub mod marker;
 mod settings;
+mod store;
 mod worker;
 
 pub use agent::{
@@ -26,6 +27,7 @@ pub use agent::{
 pub use frame::{FRAME_BYTES_MAX, Frames};
 pub use ids::{AgentId, ArtifactHash, Attempt, IdError, JobId, WorkerId};
 pub use settings::WorkerSettings;
+pub use store::{StoreError, open_store};
 pub use worker::{
     BarrierMode, Deployment, Peer, RestoreFrom, RunningAttempt, SlotRange, StateSettings,
     StoreSettings, SubtaskStates, TaskCounters, TaskFailure, ToWorker, WorkerSays,

@@ -7,7 +7,7 @@
 //!   C3  What is not in use is removed, the least recently used first, while the files together exceed
 //!       the limit; what is in use never is.
 
-use crate::link::{Connector, write};
+use crate::link::Connector;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
@@ -195,7 +195,7 @@ impl Cache {
         let (mut stream, _) = self.connector.connect(&Role::Artifact).await?;
         let wrong = |e: io::Error| format!("artifact {hash} from the JobManager: {e}");
         let request = ArtifactRequest { artifact: hash.clone() };
-        write(&mut stream, &request).await.map_err(wrong)?;
+        tidemill_protocol::frame::write_async(&mut stream, &request).await.map_err(wrong)?;
         let length = stream.read_u64_le().await.map_err(|e| match e.kind() {
             io::ErrorKind::UnexpectedEof => {
                 format!("the JobManager does not have artifact {hash}: submit the job again")

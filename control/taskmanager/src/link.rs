@@ -9,7 +9,6 @@
 //!   N2  A JobManager that says nothing for the timeout is given up.
 
 use crate::agent::Event;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io;
 use std::net::IpAddr;
@@ -17,7 +16,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tidemill_protocol::auth::{Answer, AuthError, Client, KEY_BYTES, Key, Role};
 use tidemill_protocol::{AgentSays, Frames, ToAgent, frame};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -111,39 +109,13 @@ impl Connector {
         stream.set_nodelay(true)?;
         let client = Client::new(role.key(&self.secret), role.clone(), chance::<KEY_BYTES>()?);
         let mut frames = Frames::default();
-        write(&mut stream, client.hello()).await?;
+        frame::write_async(&mut stream, client.hello()).await?;
         let answer: Answer = read_some(&mut stream, &mut frames).await?;
         let proof = client.on_challenge(&answer)?;
-        write(&mut stream, &proof).await?;
+        frame::write_async(&mut stream, &proof).await?;
         let verdict: Answer = read_some(&mut stream, &mut frames).await?;
         client.on_verdict(&verdict)?;
         Ok((stream, frames))
-    }
-}
-
-/// Writes a message.
-pub(crate) async fn write<T: Serialize>(
-    stream: &mut (impl AsyncWrite + Unpin),
-    message: &T,
-) -> io::Result<()> {
-    stream.write_all(&frame::encode(message)?).await
-}
-
-/// Reads a message; `None` when the stream ends between two.
-async fn read<T: DeserializeOwned>(
-    stream: &mut (impl AsyncRead + Unpin),
-    frames: &mut Frames,
-) -> io::Result<Option<T>> {
-    let mut piece = vec![0; 16 << 10];
-    loop {
-        if let Some(message) = frames.take()? {
-            return Ok(Some(message));
-        }
-        match stream.read(&mut piece).await? {
-            0 if frames.pending() == 0 => return Ok(None),
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => frames.push(&piece[..n]),
-        }
     }
 }
 
@@ -152,7 +124,7 @@ async fn read_some<T: DeserializeOwned>(
     frames: &mut Frames,
 ) -> io::Result<T> {
     let ended = || io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed");
-    read(stream, frames).await?.ok_or_else(ended)
+    frame::read_async(stream, frames).await?.ok_or_else(ended)
 }
 
 /// Connects for ever; ends when nobody hears the events any more.
@@ -202,14 +174,14 @@ async fn session(
     events.send(Event::Up { outbox, local }).await.map_err(gone)?;
     let write_all = async {
         while let Some(message) = waiting.recv().await {
-            write(&mut writer, &message).await?;
+            frame::write_async(&mut writer, &message).await?;
         }
         Ok(())
     };
     let read_all = async {
         loop {
             let silent = |_| io::Error::other(format!("silent for {} ms", silence.as_millis()));
-            match timeout(silence, read::<ToAgent>(&mut reader, &mut frames))
+            match timeout(silence, frame::read_async::<ToAgent>(&mut reader, &mut frames))
                 .await
                 .map_err(silent)?
             {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidemill_protocol::{AgentSays, Frames, ToAgent, ToWorker, WorkerId, WorkerSays, frame};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
@@ -32,24 +32,6 @@ impl<T> Outbox<T> {
     /// Puts a message behind those that wait. False: the peer is gone, or does not read (T3).
     pub(crate) fn send(&self, message: T) -> bool {
         self.sender.try_send(message).is_ok()
-    }
-}
-
-/// Reads a message; `None` when the stream ends between two.
-pub(super) async fn read<T: DeserializeOwned>(
-    stream: &mut (impl AsyncRead + Unpin),
-    frames: &mut Frames,
-) -> io::Result<Option<T>> {
-    let mut piece = [0; 16 << 10];
-    loop {
-        if let Some(message) = frames.take()? {
-            return Ok(Some(message));
-        }
-        match stream.read(&mut piece).await? {
-            0 if frames.pending() == 0 => return Ok(None),
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => frames.push(&piece[..n]),
-        }
     }
 }
 
@@ -119,7 +101,7 @@ impl<Out: Serialize> Session<'_, Out> {
         control.events.send(up).await.map_err(gone)?;
         let (mut reader, writer) = stream.into_split();
         let read_all = async {
-            while let Some(message) = read::<In>(&mut reader, &mut frames).await? {
+            while let Some(message) = frame::read_async::<In>(&mut reader, &mut frames).await? {
                 control.events.send(said(message)).await.map_err(gone)?;
             }
             Ok::<_, io::Error>("it closed the connection")

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tidemill_coordination::{JobSettings, RestartStrategy, Submission};
 use tidemill_jobmanager::metadata::{MemoryArtifacts, MemoryMetadata};
-use tidemill_jobmanager::{JobManager, JobManagerConfig, Stores, open_directory};
+use tidemill_jobmanager::{JobManager, JobManagerConfig, Stores, open_store};
 use tidemill_plan::{Edge, LogicalGraph, OperatorKind, OperatorSpec};
 use tidemill_protocol::auth::Key;
 
@@ -94,7 +94,7 @@ impl Cluster {
         let stores = Stores {
             metadata: Arc::new(metadata.clone()),
             artifacts: Arc::new(artifacts.clone()),
-            snapshots: Arc::new(open_directory),
+            snapshots: Arc::new(open_store),
         };
         let manager = JobManager::start(config, stores).await.unwrap();
         let cluster = Cluster { dir, metadata, artifacts, manager, token };

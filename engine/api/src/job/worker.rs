@@ -17,7 +17,6 @@
 
 mod control;
 mod deployed;
-mod store;
 
 use super::signal;
 use crate::env::Env;
@@ -54,7 +53,7 @@ pub(super) fn run(env: &Env) -> Result<()> {
         settings: &settings,
         physical: &physical,
         plan: &plan,
-        place: Place { listener, key, clock: clock.clone() },
+        place: Place { listener, key, build: deployed::build(&physical)?, clock: clock.clone() },
         data_address,
         clock,
         out: None,

@@ -11,7 +11,6 @@ use super::super::options::State;
 use super::super::progress::Watched;
 use super::super::restore;
 use super::super::state::{AttemptState, StateHome};
-use super::store;
 use crate::metrics::JobMetrics;
 use crossbeam_channel::{Receiver, unbounded};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,14 +25,14 @@ use tidemill_net::{AttemptKey, Identity, Listener};
 use tidemill_plan::{PhysicalPlan, SubtaskId};
 use tidemill_protocol::auth::{Key, attempt_key};
 use tidemill_protocol::{
-    Attempt, BarrierMode, Deployment, RunningAttempt, StateSettings, SubtaskStates, TaskCounters,
-    TaskFailure, ToWorker, WorkerSays, WorkerSettings,
+    Attempt, BarrierMode, Deployment, RunningAttempt, StateSettings, StoreError, StoreSettings,
+    SubtaskStates, TaskCounters, TaskFailure, ToWorker, WorkerSays, WorkerSettings, open_store,
 };
 use tidemill_runtime::context::{Restored, TaskEvent};
 use tidemill_runtime::deploy::{DeployOptions, JobPlan, SlotPart, deploy_part};
 use tidemill_runtime::slot::Command;
 use tidemill_runtime::worker::{EventSink, Worker, WorkerOptions};
-use tidemill_snapshot::{self as snapshot, SnapshotWriter};
+use tidemill_snapshot::{self as snapshot, SnapshotStore, SnapshotWriter};
 
 /// How long peers have to come up, in microseconds.
 const PEERS_TIMEOUT_US: Micros = 20_000_000;
@@ -42,6 +41,8 @@ const PEERS_TIMEOUT_US: Micros = 20_000_000;
 pub(super) struct Place {
     pub(super) listener: Listener,
     pub(super) key: Key,
+    /// See [`build`].
+    pub(super) build: [u8; 32],
     pub(super) clock: SystemClock,
 }
 
@@ -96,7 +97,7 @@ impl Deployed {
         deployment: &Deployment,
     ) -> Result<Self, TaskFailure> {
         check_plan(physical, deployment)?;
-        let store = deployment.store.as_ref().map(store::open).transpose()?;
+        let store = deployment.store.as_ref().map(open).transpose()?;
         let restored = load(plan, deployment)?;
         let error = |e: Error| failure(&e);
         let own = deployment.own.range();
@@ -109,7 +110,7 @@ impl Deployed {
             ..DeployOptions::default()
         };
         let parts = deploy_part(plan, &doorbells, &options, own.clone()).map_err(error)?;
-        let connections = connect(place, settings, physical, deployment, &parts).map_err(error)?;
+        let connections = connect(place, settings, deployment, &parts).map_err(error)?;
         let watched = watched(parts.iter().map(|p| &p.blueprints));
         let metrics = JobMetrics::new(physical.job(), place.clock.now());
         let epoch = deployment.restore.as_ref().map(|r| r.epoch);
@@ -312,10 +313,18 @@ fn state_of(
     Ok((home.attempt(deployment.attempt)?, home))
 }
 
+/// The checkpoint store that a deployment names.
+fn open(settings: &StoreSettings) -> Result<Arc<dyn SnapshotStore>, TaskFailure> {
+    open_store(settings).map_err(|e| {
+        let (message, never) = (e.to_string(), matches!(e, StoreError::NoS3 { .. }));
+        failure(&if never { Error::job(message) } else { Error::attempt(message) })
+    })
+}
+
 /// The part of a checkpoint that the deployment starts from.
 fn load(plan: &JobPlan, deployment: &Deployment) -> Result<Option<Arc<Restored>>, TaskFailure> {
     let Some(from) = &deployment.restore else { return Ok(None) };
-    let store = store::open(&from.store)?;
+    let store = open(&from.store)?;
     let loaded =
         store.load_manifest(from.epoch).map_err(restore::Failure::from).and_then(|manifest| {
             // State is read while tasks are built, where damage could only fail the job.
@@ -334,7 +343,6 @@ fn load(plan: &JobPlan, deployment: &Deployment) -> Result<Option<Arc<Restored>>
 fn connect(
     place: &Place,
     settings: &WorkerSettings,
-    physical: &PhysicalPlan,
     deployment: &Deployment,
     parts: &[SlotPart],
 ) -> tidemill_base::Result<Vec<tidemill_net::Connection>> {
@@ -349,7 +357,7 @@ fn connect(
     let identity = Identity {
         job: settings.worker.job.bytes(),
         attempt: deployment.attempt,
-        build: build(physical)?,
+        build: place.build,
         key: AttemptKey::new(*key.bytes()),
     };
     let plan = MeshPlan {
@@ -363,7 +371,7 @@ fn connect(
 }
 
 /// What the ends of a connection must share: the program file, byte for byte, and the plan that it gave.
-fn build(physical: &PhysicalPlan) -> tidemill_base::Result<[u8; 32]> {
+pub(super) fn build(physical: &PhysicalPlan) -> tidemill_base::Result<[u8; 32]> {
     use sha2::{Digest, Sha256};
     use std::io::Read as _;
     let cannot = |e| Error::attempt(format!("cannot read this program's own file: {e}"));
