@@ -5,6 +5,7 @@
 # Wants python3 with venv; schemathesis comes from PyPI.
 set -eu
 cd "$(dirname "$0")/.."
+root=$PWD
 examples=${1:-100}
 seed=${2:-1}
 work=$(mktemp -d)
@@ -16,7 +17,7 @@ cleanup() {
 }
 trap cleanup EXIT INT TERM
 
-venv=${TIDEMILL_FUZZ_VENV:-${CARGO_TARGET_DIR:-target}/fuzz-rest}
+venv=${TIDEMILL_FUZZ_VENV:-${CARGO_TARGET_DIR:-$root/target}/fuzz-rest}
 [ -x "$venv/bin/schemathesis" ] || {
     python3 -m venv "$venv"
     "$venv/bin/pip" install -q 'schemathesis==4.32.5'
@@ -36,8 +37,11 @@ trigger=$(sed -n 4p "$work/out")
 # Refusals that a sound request may get: what is no program, what a job's state does not allow.
 run() {
     cat >"$work/schemathesis.toml"
+    # It keeps a cache in the directory where it runs.
+    cd "$work"
     "$venv/bin/schemathesis" --config-file "$work/schemathesis.toml" run "$url/openapi.json" \
         --max-examples "$examples" --seed "$seed" --checks all --continue-on-failure --no-color
+    cd "$root"
 }
 accepted='["2xx", "401", "403", "404", "409", "413", "415", "422"]'
 echo "== ids by chance"
