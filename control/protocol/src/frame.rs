@@ -126,7 +126,7 @@ pub fn read<T: DeserializeOwned>(
     }
 }
 
-/// [`write`] on one of tokio's streams.
+/// [`write()`] on one of tokio's streams.
 ///
 /// # Errors
 /// As there.
@@ -139,7 +139,7 @@ pub async fn write_async<T: Serialize>(
     stream.write_all(&encode(message)?).await
 }
 
-/// [`read`] on one of tokio's streams. May be dropped between two polls: nothing is lost.
+/// [`read()`] on one of tokio's streams. May be dropped between two polls: nothing is lost.
 ///
 /// # Errors
 /// As there.
