@@ -19,6 +19,7 @@ use crate::slot::{Command, Round, Slot};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use glommio::timer::Timer;
 use glommio::{LocalExecutorBuilder, Placement};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -49,13 +50,16 @@ pub trait EventSink: Send {
 }
 
 /// How slots run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct WorkerOptions {
     /// An idle slot spins for as long as this before it parks, in microseconds. 0 where slots
     /// share CPUs.
     pub spin_us: Micros,
     /// Whether slots are pinned to CPUs.
     pub pin: bool,
+    /// The CPU of each slot that runs here, in their order, where somebody who knows what else runs on
+    /// this host has chosen. Without one, slot `i` of the job stands on the `i`th allowed CPU.
+    pub cpus: Vec<usize>,
     /// How connections to slots of other processes are watched.
     pub link: LinkOptions,
 }
@@ -64,7 +68,29 @@ impl WorkerOptions {
     /// Pinned; spinning only where every slot has a CPU of its own.
     pub fn for_slots(slots: usize) -> Self {
         let spin_us = if slots <= allowed_cpus().len() { 50 } else { 0 };
-        WorkerOptions { spin_us, pin: true, link: LinkOptions::default() }
+        WorkerOptions { spin_us, pin: true, cpus: Vec::new(), link: LinkOptions::default() }
+    }
+
+    /// As [`WorkerOptions::for_slots`], on chosen CPUs; slots that share one never spin.
+    pub fn on_cpus(slots: usize, cpus: &[usize]) -> Self {
+        let mut options = Self::for_slots(slots);
+        options.cpus = cpus.iter().copied().take(slots).collect();
+        let own: BTreeSet<usize> = options.cpus.iter().copied().collect();
+        if own.len() < options.cpus.len() {
+            options.spin_us = 0;
+        }
+        options
+    }
+
+    /// Where the slot that is the `n`th of this process stands; a chosen CPU that this process may not
+    /// use is as none.
+    fn placement(&self, n: usize, slot: u32, allowed: &[usize]) -> Placement {
+        let chosen = self.cpus.get(n).filter(|cpu| allowed.contains(cpu));
+        let cpu = chosen.or_else(|| allowed.get(slot as usize % allowed.len().max(1)));
+        match cpu {
+            Some(&cpu) if self.pin => Placement::Fixed(cpu),
+            _ => Placement::Unbound,
+        }
     }
 }
 
@@ -120,14 +146,13 @@ impl Worker {
         let cpus = allowed_cpus();
         let mut connections = links::by_pair(connections);
         let mut worker = Worker { slots: Vec::new() };
-        for ((part, sink), doorbell) in parts.into_iter().zip(sinks).zip(doorbells) {
+        for (n, ((part, sink), doorbell)) in parts.into_iter().zip(sinks).zip(doorbells).enumerate()
+        {
             let SlotPart { slot, blueprints, remote } = part;
             let (orders, receiver) = unbounded();
-            let placement = match cpus.get(slot as usize % cpus.len().max(1)) {
-                Some(&cpu) if options.pin => Placement::Fixed(cpu),
-                _ => Placement::Unbound,
-            };
+            let placement = options.placement(n, slot, &cpus);
             let (bell, clock) = (doorbell.clone(), clock.clone());
+            let (spin_us, link) = (options.spin_us, options.link);
             // Made on its own thread: a ring of connections stays where it was made.
             let shell = move || Shell {
                 slot,
@@ -135,7 +160,8 @@ impl Worker {
                 doorbell: bell,
                 sink,
                 clock,
-                options,
+                spin_us,
+                link,
                 pump: None,
             };
             let wires = links::of_slot(slot, remote, &mut connections)?;
@@ -198,7 +224,8 @@ struct Shell {
     doorbell: Arc<Doorbell>,
     sink: Box<dyn EventSink>,
     clock: SystemClock,
-    options: WorkerOptions,
+    spin_us: Micros,
+    link: LinkOptions,
     /// The connections to slots of other processes, if there are any.
     pump: Option<Pump<UringTransport>>,
 }
@@ -224,7 +251,7 @@ impl Shell {
     fn plug_in(&mut self, wires: Vec<(Connection, PeerChannels)>) -> Result<()> {
         if !wires.is_empty() {
             let now = self.clock.now();
-            self.pump = Some(links::pump(self.slot, wires, self.options.link, now)?);
+            self.pump = Some(links::pump(self.slot, wires, self.link, now)?);
         }
         Ok(())
     }
@@ -247,7 +274,7 @@ impl Shell {
                 return Ok(());
             }
             let Round::Idle { until } = round else { continue };
-            if self.options.spin_us > 0 && self.spin(&mut slot)? {
+            if self.spin_us > 0 && self.spin(&mut slot)? {
                 continue;
             }
             let stop = match self.pump {
@@ -307,7 +334,7 @@ impl Shell {
 
     /// Looks again and again for a moment; true if there was something.
     fn spin(&mut self, slot: &mut Slot) -> Result<bool> {
-        let end = self.clock.now() + self.options.spin_us;
+        let end = self.clock.now() + self.spin_us;
         while self.clock.now() < end {
             std::hint::spin_loop();
             if !self.orders.is_empty() || self.work(slot)? == Round::Worked {
@@ -372,5 +399,35 @@ impl Shell {
         };
         self.doorbell.cancel_park();
         parked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cpu(placement: Placement) -> Option<usize> {
+        match placement {
+            Placement::Fixed(cpu) => Some(cpu),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn slots_stand_where_the_agent_says_and_otherwise_by_their_number() {
+        let allowed = [2, 3, 5];
+        let chosen = WorkerOptions::on_cpus(3, &[5, 9, 2]);
+        let place = |n: usize, slot| cpu(chosen.placement(n, slot, &allowed));
+        // Slots 4 to 6 of the job; CPU 9 is not allowed here.
+        assert_eq!([place(0, 4), place(1, 5), place(2, 6)], [Some(5), Some(5), Some(2)]);
+        let free = WorkerOptions { pin: false, ..WorkerOptions::for_slots(1) };
+        assert_eq!(cpu(free.placement(0, 0, &allowed)), None);
+        assert_eq!(cpu(WorkerOptions::for_slots(1).placement(0, 1, &[])), None);
+    }
+
+    #[test]
+    fn slots_that_share_a_cpu_do_not_spin() {
+        assert_eq!(WorkerOptions::on_cpus(2, &[1, 1]).spin_us, 0);
+        assert_eq!(WorkerOptions::on_cpus(1, &[1, 1]).spin_us, WorkerOptions::for_slots(1).spin_us);
     }
 }

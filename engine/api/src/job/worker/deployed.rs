@@ -136,7 +136,7 @@ impl Deployed {
             })
         });
         let sinks = sinks.collect();
-        let options = WorkerOptions::for_slots(building);
+        let options = WorkerOptions::on_cpus(building, &settings.cpus);
         let worker =
             Worker::start_connected(parts, connections, &doorbells, sinks, &place.clock, options)
                 .map_err(error)?;
