@@ -6,15 +6,20 @@
 //!       written again.
 //!   Y3  At most one candidate leads at a time; terms strictly increase; `write` with another term than
 //!       the leader's present one is [`MetadataError::Fenced`] and changes nothing.
-//!   Y4  `load` returns what all writes before it left, jobs in the order of their submission.
+//!   Y4  `load` returns what all writes before it left, jobs in the order of their submission and
+//!       histories in that of their numbers. Rows of a job that is not there are nothing.
 //!
 //! Laws of [`ArtifactStore`]
 //!   Z1  What `put` returned `Ok` for is there, whole, under its hash, until `delete`.
 //!   Z2  A file is there whole or not at all. `put` of what is there, and `delete` of what is not, are fine.
 
+mod dir;
+mod embedded;
 mod memory;
 mod rows;
 
+pub use dir::DirArtifacts;
+pub use embedded::EmbeddedMetadata;
 pub use memory::{MemoryArtifacts, MemoryMetadata};
 pub use rows::{
     CheckpointRow, CheckpointState, ExceptionRow, JobRecord, JobRow, SavepointRow, SavepointState,

@@ -129,10 +129,11 @@ impl MetadataStore for MemoryMetadata {
     }
 }
 
+/// In the order of their keys.
 fn put<T: Clone, K: Ord>(rows: &mut Vec<T>, row: &T, key: impl Fn(&T) -> K) {
-    match rows.iter_mut().find(|r| key(r) == key(row)) {
-        Some(known) => *known = row.clone(),
-        None => rows.push(row.clone()),
+    match rows.binary_search_by_key(&key(row), &key) {
+        Ok(at) => rows[at] = row.clone(),
+        Err(at) => rows.insert(at, row.clone()),
     }
 }
 

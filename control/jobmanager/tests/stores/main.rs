@@ -1,0 +1,10 @@
+//! The stores: one contract for each trait, run against every implementation, and what each of them
+//! promises beyond.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod artifacts;
+mod contract;
+mod dir;
+mod embedded;
+mod memory;
+mod rows;
