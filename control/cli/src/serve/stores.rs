@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tidemill_jobmanager::metadata::{MemoryArtifacts, MemoryMetadata};
+use tidemill_jobmanager::metadata::{DirArtifacts, EmbeddedMetadata};
 use tidemill_jobmanager::{ArtifactStore, MetadataStore, Stores, open_store};
 use tidemill_protocol::StoreSettings;
 
@@ -64,12 +64,9 @@ pub(super) async fn open(settings: &Settings, data_dir: &Path) -> Result<Stores,
     })
 }
 
-async fn metadata(
-    settings: &Settings,
-    _data_dir: &Path,
-) -> Result<Arc<dyn MetadataStore>, Failure> {
+async fn metadata(settings: &Settings, data_dir: &Path) -> Result<Arc<dyn MetadataStore>, Failure> {
     match settings.text_of("metadata.location").unwrap_or("embedded") {
-        "embedded" => Ok(Arc::new(MemoryMetadata::default())),
+        "embedded" => Ok(Arc::new(EmbeddedMetadata::open(&data_dir.join("metadata.db"))?)),
         other => Err(Failure::usage(format!(
             "metadata.location = {other}: embedded is wanted, or postgres://USER@HOST:PORT/DATABASE"
         ))),
@@ -80,7 +77,7 @@ fn artifacts(settings: &Settings, data_dir: &Path) -> Result<Arc<dyn ArtifactSto
     match place(settings, "artifacts.location", data_dir, "artifacts") {
         StoreSettings::Dir { path } => {
             make(&path, "artifacts.location")?;
-            Ok(Arc::new(MemoryArtifacts::default()))
+            Ok(Arc::new(DirArtifacts::open(Path::new(&path))?))
         }
         StoreSettings::S3 { bucket, .. } => Err(Failure::usage(format!(
             "artifacts.location: the bucket {bucket} cannot be used: this binary was built without S3"
