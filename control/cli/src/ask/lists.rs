@@ -200,10 +200,25 @@ pub(super) async fn plan(asker: &Asker<'_>) -> Result<ExitCode, Failure> {
 }
 
 fn plan_text(plan: &PhysicalPlan) -> String {
-    let (slots, groups) = (plan.slots(), plan.max_parallelism());
-    let mut text = format!("{}: {slots} slots, {groups} key groups\n", plan.job());
-    text.push_str(&plan.to_mermaid());
-    text
+    let rows: Vec<Vec<String>> = plan
+        .tasks()
+        .iter()
+        .map(|task| {
+            let inputs = plan.inputs_of(task.id).map(|edge| {
+                format!(
+                    "task {} by {}",
+                    edge.from.0,
+                    format!("{:?}", edge.partitioning).to_lowercase()
+                )
+            });
+            let inputs: Vec<String> = inputs.collect();
+            let inputs = if inputs.is_empty() { "-".into() } else { inputs.join(", ") };
+            vec![task.id.0.to_string(), task.name.clone(), task.parallelism.to_string(), inputs]
+        })
+        .collect();
+    let (job, slots, groups) = (plan.job(), plan.slots(), plan.max_parallelism());
+    let head = ["TASK", "NAME", "PARALLELISM", "READS"];
+    format!("{job}: {slots} slots, {groups} key groups\n\n{}", table(&head, &rows))
 }
 
 pub(super) async fn task_managers(asker: &Asker<'_>) -> Result<ExitCode, Failure> {

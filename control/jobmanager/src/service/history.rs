@@ -152,8 +152,11 @@ impl History {
         self.record.checkpoints.iter().filter(complete).map(|c| c.epoch).collect()
     }
 
-    /// An epoch above all that were ever recorded.
+    /// An epoch above all that were ever recorded, and above the one that the job was started from: sinks name
+    /// by it what they write, beside what the job before has written.
     pub(super) fn next_epoch(&self) -> u64 {
-        self.record.checkpoints.last().map_or(1, |c| c.epoch + 1)
+        let own = self.record.checkpoints.last().map_or(0, |c| c.epoch);
+        let initial = self.record.job.initial.as_ref().map_or(0, |from| from.epoch);
+        own.max(initial) + 1
     }
 }

@@ -198,9 +198,10 @@ impl Service {
             workers: Vec::new(),
             submission: new.submission,
         };
-        let master = Master::new(self.settings_of(&row), row.submission.clone(), 1, new.initial);
+        let (settings, submission) = (self.settings_of(&row), row.submission.clone());
         let file = Some(self.files.pin(&row.artifact));
         let mut history = History::new(JobRecord::new(row));
+        let master = Master::new(settings, submission, history.next_epoch(), new.initial);
         history.head();
         history.status(JobStatus::Scheduling, self.wall_ms());
         let changes = history.take();

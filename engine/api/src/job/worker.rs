@@ -157,11 +157,16 @@ impl Process<'_> {
     /// Sends a report, or ends the attempt that has failed.
     fn report(&mut self, says: Result<Option<WorkerSays>, TaskFailure>) {
         match says {
-            Ok(says) => {
-                if let Some(says) = says {
-                    self.say(says);
+            Ok(Some(says)) => {
+                // Nobody asks for the last numbers once the job is over.
+                if matches!(says, WorkerSays::SubtaskFinished { .. })
+                    && let Some(all) = self.deployed.as_ref().filter(|d| d.is_finished())
+                {
+                    self.say(all.counters(self.clock.now()));
                 }
+                self.say(says);
             }
+            Ok(None) => {}
             Err(failure) => {
                 if let Some(deployed) = self.deployed.take() {
                     let attempt = deployed.attempt();

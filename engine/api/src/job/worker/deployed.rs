@@ -161,6 +161,11 @@ impl Deployed {
         self.attempt
     }
 
+    /// Whether all its subtasks have finished.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished.len() == self.watched.len()
+    }
+
     /// As it is told to a JobManager that was away.
     pub(super) fn running(&self) -> RunningAttempt {
         RunningAttempt {
