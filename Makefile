@@ -8,6 +8,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 # Which RocksDB the backend is tested with: the distribution's library (system), the one that the crate bundles and
 # production should have (bundled; its first build takes about 45 CPU-minutes), or none (0).
 ROCKSDB ?= system
+# Whether S3 is linted and tested: its SDK and the test server take about five CPU-minutes to compile at first.
+S3 ?= 1
 # Seeds of the simulation, each one schedule with its own faults.
 SEEDS ?= 500
 # Further flags for every cargo build and test, such as --locked or --offline.
@@ -15,8 +17,11 @@ CARGO_FLAGS ?=
 
 rocksdb_deps := $(if $(filter bundled,$(ROCKSDB)),rocksdb,$(if $(filter system,$(ROCKSDB)),rocksdb-system))
 rocksdb_env = $(if $(filter system,$(ROCKSDB)),ROCKSDB_LIB_DIR=$$(pkg-config --variable=libdir rocksdb))
-rocksdb_crates := -p tidemill-keyed -p tidemill-runtime -p tidemill -p tidemill-sim \
-	--features tidemill-keyed/rocksdb,tidemill-runtime/rocksdb,tidemill/rocksdb,tidemill-sim/rocksdb
+rocksdb_features := tidemill-keyed/rocksdb tidemill-runtime/rocksdb tidemill/rocksdb tidemill-sim/rocksdb
+s3_features := tidemill-snapshot/s3 tidemill-protocol/s3 tidemill-jobmanager/s3 tidemill/s3
+# What a plain build leaves out, in one run: a second set of features would compile everything once more.
+features := $(strip $(if $(filter-out 0,$(ROCKSDB)),$(rocksdb_features)) $(if $(filter-out 0,$(S3)),$(s3_features)))
+feature_crates := $(addprefix -p ,$(sort $(foreach feature,$(features),$(firstword $(subst /, ,$(feature))))))
 
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-rocksdb demo test build fmt clippy docs sim bench loom sanitize clean
@@ -35,10 +40,10 @@ deps-rocksdb: ## the same for the RocksDB backend, by ROCKSDB
 demo: deps ## word count, killed in the middle and restored (FILE=text, KEEP=1)
 	@scripts/demo.sh
 
-test: deps-rocksdb ## all tests, doc tests too (ROCKSDB=bundled: with that library; ROCKSDB=0: without the backend)
+test: deps-rocksdb ## all tests, doc tests too (ROCKSDB=bundled: with that library; ROCKSDB=0: without the backend; S3=0: without S3)
 	cargo test --workspace $(CARGO_FLAGS)
-ifneq ($(ROCKSDB),0)
-	$(rocksdb_env) cargo test --lib --tests $(rocksdb_crates) $(CARGO_FLAGS)
+ifneq ($(features),)
+	$(rocksdb_env) cargo test --lib --tests $(feature_crates) --features "$(features)" $(CARGO_FLAGS)
 endif
 
 build: deps ## release build of the whole workspace
@@ -49,8 +54,8 @@ fmt: ## format every file
 
 clippy: deps-rocksdb ## the workspace's lints, warnings are errors
 	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
-ifneq ($(ROCKSDB),0)
-	$(rocksdb_env) cargo clippy --all-targets $(rocksdb_crates) $(CARGO_FLAGS) -- -D warnings
+ifneq ($(features),)
+	$(rocksdb_env) cargo clippy --all-targets -p tidemill-s3-testing $(feature_crates) --features "$(features)" $(CARGO_FLAGS) -- -D warnings
 endif
 
 docs: deps ## rustdoc of the workspace, warnings are errors

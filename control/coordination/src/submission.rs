@@ -15,8 +15,17 @@ pub struct Submission {
     pub version: String,
     /// How it wants to be run.
     pub settings: JobSettings,
+    /// The kinds of checkpoint stores that it opens (`tidemill_protocol::store_kinds`): what its workers find in
+    /// another one they could neither write nor read.
+    #[serde(default = "directories")]
+    pub stores: Vec<String>,
     /// Its tasks and edges, at the parallelism asked for.
     pub plan: PhysicalPlan,
+}
+
+/// What programs open that do not say.
+fn directories() -> Vec<String> {
+    vec!["dir".into()]
 }
 
 /// How a job wants to be run. What is absent is the cluster's to decide.

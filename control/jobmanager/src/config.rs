@@ -128,6 +128,14 @@ impl JobManagerConfig {
                 self.bind
             ));
         }
+        if let StoreSettings::S3 { bucket, .. } = &self.checkpoints
+            && !tidemill_protocol::store_kinds().iter().any(|kind| kind == "s3")
+        {
+            return refuse(format!(
+                "checkpoints are to go to the bucket '{bucket}', but this JobManager was built without S3: \
+                 build it with the feature 's3', or give a directory that all hosts share"
+            ));
+        }
         let limits = &self.limits;
         if limits.heartbeat_timeout < limits.heartbeat_interval * 2 {
             return refuse(format!(

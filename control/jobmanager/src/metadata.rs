@@ -17,6 +17,8 @@ mod dir;
 mod embedded;
 mod memory;
 mod rows;
+#[cfg(feature = "s3")]
+mod s3;
 
 pub use dir::DirArtifacts;
 pub use embedded::EmbeddedMetadata;
@@ -25,6 +27,8 @@ pub use rows::{
     CheckpointRow, CheckpointState, ExceptionRow, JobRecord, JobRow, SavepointRow, SavepointState,
     StatusRow,
 };
+#[cfg(feature = "s3")]
+pub use s3::S3Artifacts;
 
 use std::future::Future;
 use std::path::Path;

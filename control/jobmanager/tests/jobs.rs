@@ -125,7 +125,9 @@ async fn what_cannot_be_started_from_is_said_at_once() {
         ("/does/not/exist/chk-1", "no directory"),
         (&*format!("{empty}/chk-1"), "no manifest"),
         (&*empty, "no complete checkpoint"),
-        ("s3://bucket/prefix/chk-3", "no S3"),
+        // Of a program that says that it opens directories only.
+        ("s3://bucket/prefix/chk-3", "feature 's3' of the crate tidemill"),
+        ("s3://bucket/chk-3", "feature 's3' of the crate tidemill"),
     ] {
         let fields: [(&str, &[u8]); 2] =
             [("job_file", &program("x")), ("savepoint", from.as_bytes())];

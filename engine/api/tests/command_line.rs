@@ -129,6 +129,27 @@ fn the_plan_is_what_deployment_reads() {
     assert!(!place.out().exists(), "a plan starts nothing");
 }
 
+fn a_bucket_needs_the_feature_and_the_submission_says_whether_it_is_there() {
+    let output = bare(&["plan", "--format", "submission", "--out=/nonexistent", "--total=1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    if cfg!(feature = "s3") {
+        // tests/s3.rs opens buckets.
+        assert_eq!(said["stores"], serde_json::json!(["dir", "s3"]));
+        return;
+    }
+    assert_eq!(said["stores"], serde_json::json!(["dir"]));
+    for flag in ["--checkpoint-dir", "--restore"] {
+        let output = bare(&[flag, "s3://bucket/prefix", "--out=/nonexistent", "--total=1"]);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        for part in ["bucket", "feature 's3'", "tidemill/s3"] {
+            assert!(text.contains(part), "{flag}: {text}");
+        }
+    }
+    assert!(!Path::new("s3:").exists() && !Path::new("/nonexistent").exists());
+}
+
 fn mistakes_are_named_and_end_with_2() {
     for (words, parts) in [
         (&["--paralelism", "2"][..], &["--paralelism", "--parallelism"][..]),
@@ -402,7 +423,11 @@ fn main() -> ExitCode {
     if std::env::var_os(JOB).is_some() {
         return program();
     }
-    let tests: [(&str, fn()); 11] = [
+    let tests: [(&str, fn()); 12] = [
+        (
+            "a_bucket_needs_the_feature_and_the_submission_says_whether_it_is_there",
+            a_bucket_needs_the_feature_and_the_submission_says_whether_it_is_there,
+        ),
         ("savepoints_by_signal", savepoints_by_signal),
         ("savepoints_by_request", savepoints_by_request),
         ("a_savepoint_needs_a_directory", a_savepoint_needs_a_directory),

@@ -223,3 +223,29 @@ fn directory_store() {
 fn faulty_store_without_faults() {
     suite(|| Arc::new(FaultyStore::new(MemoryStore::new(), Faults::None)));
 }
+
+#[cfg(feature = "s3")]
+#[test]
+fn s3_store() {
+    let server = tidemill_s3_testing::Server::start();
+    let count = std::cell::Cell::new(0);
+    suite(|| {
+        count.set(count.get() + 1);
+        let prefix = format!("case/{}", count.get());
+        Arc::new(S3Store::create(&crate::s3::tests::settings(&server, &prefix)).unwrap())
+    });
+    assert_eq!(server.open_uploads(), Vec::<String>::new());
+}
+
+#[cfg(feature = "s3")]
+#[test]
+fn s3_store_of_a_server_that_ignores_conditions() {
+    let server = tidemill_s3_testing::Server::start();
+    server.fail(|_| tidemill_s3_testing::Fault::Unconditional);
+    let count = std::cell::Cell::new(0);
+    suite(|| {
+        count.set(count.get() + 1);
+        let prefix = format!("plain/{}", count.get());
+        Arc::new(S3Store::create(&crate::s3::tests::settings(&server, &prefix)).unwrap())
+    });
+}

@@ -6,7 +6,7 @@
 //!
 //! | to | use |
 //! | --- | --- |
-//! | store | [`DirStore`], [`MemoryStore`], behind [`SnapshotStore`] |
+//! | store | [`DirStore`], [`MemoryStore`], `S3Store` (feature `s3`), behind [`SnapshotStore`] |
 //! | write from cores that must not block | [`SnapshotWriter`] (a thread around [`WriterCore`]) |
 //! | commit | [`Manifest::assemble`], then [`SnapshotStore::put_manifest`] |
 //! | find what to restore | [`restore_latest`], [`open_path`] |
@@ -28,6 +28,8 @@ mod reader;
 mod resolve;
 mod restore;
 mod retention;
+#[cfg(feature = "s3")]
+mod s3;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -48,8 +50,12 @@ pub use memory::MemoryStore;
 pub use object::ObjectBuilder;
 pub use reader::{Section, Sections, SnapshotReader};
 pub use resolve::{Decision, Fact, Skipped, Step, next_step};
-pub use restore::{Opened, Restored, open_path, restore_epoch, restore_latest};
+pub use restore::{
+    Opened, Restored, open_at, open_path, restore_epoch, restore_latest, split_place,
+};
 pub use retention::{Facts, Plan, Policy, Retained, Seen, plan, retain};
+#[cfg(feature = "s3")]
+pub use s3::{PART_BYTES_MIN, S3Credentials, S3Limits, S3Objects, S3Settings, S3Store};
 pub use store::{CheckpointId, ObjectReader, ObjectWriter, SnapshotStore, content_name, describe};
 pub use verify::verify;
 pub use writer::{

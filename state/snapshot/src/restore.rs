@@ -23,11 +23,11 @@ pub struct Restored {
     pub next_epoch: u64,
 }
 
-/// A directory given by path, opened, and the checkpoint found in it.
+/// A store that was given by its place, and the checkpoint found in it.
 #[derive(Clone)]
 pub struct Opened {
     /// The store that holds the checkpoint.
-    pub store: Arc<DirStore>,
+    pub store: Arc<dyn SnapshotStore>,
     /// The checkpoint.
     pub restored: Restored,
 }
@@ -145,18 +145,40 @@ pub fn open_path(path: &Path) -> Result<Opened> {
     let real = path.canonicalize().map_err(|e| Error::reading("cannot open", path, &e))?;
     let epoch = real.file_name().and_then(|n| n.to_str()).and_then(dir::epoch_of);
     let Some((epoch, root)) = epoch.zip(real.parent()) else {
-        let store = DirStore::existing(path)?;
-        let Some(restored) = restore_latest(&store)? else {
-            let seen = "holds no complete checkpoint (no chk-<epoch> with a manifest.json)";
-            return Err(Error::missing(path.display(), seen));
-        };
-        return Ok(Opened { store: Arc::new(store), restored });
+        return open_at(Arc::new(DirStore::existing(path)?), None);
     };
     DirStore::existing(&real)?;
-    let store = DirStore::existing(root)?;
-    let manifest = Arc::new(restore_epoch(&store, epoch)?);
+    open_at(Arc::new(DirStore::existing(root)?), Some(epoch))
+}
+
+/// The same for an opened store: the newest whole checkpoint in it, or exactly that one.
+///
+/// # Errors
+/// [`Error::Missing`] when there is no complete checkpoint; otherwise as [`restore_latest`] and
+/// [`restore_epoch`].
+pub fn open_at(store: Arc<dyn SnapshotStore>, epoch: Option<u64>) -> Result<Opened> {
+    let Some(epoch) = epoch else {
+        let Some(restored) = restore_latest(&*store)? else {
+            let seen = "holds no complete checkpoint (no chk-<epoch> with a manifest.json)";
+            return Err(Error::missing(store.locate(None), seen));
+        };
+        return Ok(Opened { store, restored });
+    };
+    let manifest = Arc::new(restore_epoch(&*store, epoch)?);
     let newest = store.list()?.first().map_or(epoch, |id| id.epoch);
     let next_epoch = newest.saturating_add(1);
     let restored = Restored { manifest, skipped: Vec::new(), next_epoch };
-    Ok(Opened { store: Arc::new(store), restored })
+    Ok(Opened { store, restored })
+}
+
+/// The place of the store and the epoch in `<place>/chk-<epoch>`; for places that are no paths.
+pub fn split_place(place: &str) -> (&str, Option<u64>) {
+    let place = place.trim_end_matches('/');
+    match place.rsplit_once('/') {
+        Some((root, last)) => match dir::epoch_of(last) {
+            Some(epoch) => (root, Some(epoch)),
+            None => (place, None),
+        },
+        None => (place, None),
+    }
 }

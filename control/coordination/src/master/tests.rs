@@ -13,6 +13,7 @@ fn submission(parallelism: u32, interval_ms: u64) -> Submission {
     let sink = graph.add_operator(OperatorSpec::new("out", OperatorKind::Sink).stateful());
     graph.connect(Edge::hash(source, sink));
     Submission {
+        stores: vec!["dir".into()],
         protocol: 1,
         version: "0".into(),
         settings: JobSettings {

@@ -118,7 +118,8 @@ fn submission() -> Submission {
         aligned_timeout_ms: Some(100),
         restart: RestartStrategy::default(),
     };
-    Submission { protocol: 1, version: "0".into(), settings, plan: graph.plan().unwrap() }
+    let stores = vec!["dir".into()];
+    Submission { stores, protocol: 1, version: "0".into(), settings, plan: graph.plan().unwrap() }
 }
 
 fn settings(incarnation: u32) -> MasterSettings {

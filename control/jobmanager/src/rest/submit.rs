@@ -101,7 +101,24 @@ pub(super) async fn plan(
             tidemill_protocol::VERSION
         )));
     }
+    check_opens(&submission, &app.config.checkpoints, "the checkpoints of this cluster go to")?;
     Ok(submission)
+}
+
+/// What its workers would find out at the first checkpoint, or at the start.
+fn check_opens(submission: &Submission, store: &StoreSettings, what: &str) -> Result<(), Refusal> {
+    let kind = store.kind();
+    if submission.stores.iter().any(|known| known == kind) {
+        return Ok(());
+    }
+    let place = match store {
+        StoreSettings::Dir { path } => format!("the directory {path}"),
+        StoreSettings::S3 { bucket, .. } => format!("the bucket '{bucket}'"),
+    };
+    Err(Refusal::unprocessable(format!(
+        "{what} {place}, which the program cannot open: build it with the feature '{kind}' of the crate \
+         tidemill (cargo build --features tidemill/{kind})"
+    )))
 }
 
 /// What a user names to start from: a savepoint's trigger id, or where a checkpoint lies.
@@ -118,6 +135,7 @@ async fn starting_point(
         Some(trigger) => app.look(move |s| s.savepoint_of(trigger)).await?,
         None => by_place(app, text).await?,
     };
+    check_opens(submission, &from.store, &format!("the savepoint '{text}' lies in"))?;
     let epoch = from.epoch;
     let loaded =
         with_store(&app.stores.snapshots, &from.store, move |s| s.load_manifest(epoch)).await;
@@ -176,13 +194,13 @@ fn store_at(cluster: &StoreSettings, root: &str) -> Option<StoreSettings> {
     if root.starts_with('/') {
         return Some(StoreSettings::Dir { path: root.to_owned() });
     }
-    let (bucket, prefix) = root.strip_prefix("s3://")?.split_once('/')?;
-    let (endpoint, region, path_style) = match cluster.clone() {
-        StoreSettings::S3 { endpoint, region, path_style, .. } => (endpoint, region, path_style),
-        StoreSettings::Dir { .. } => (None, None, false),
-    };
-    let (bucket, prefix) = (bucket.to_owned(), format!("{}/", prefix.trim_end_matches('/')));
-    Some(StoreSettings::S3 { bucket, prefix, endpoint, region, path_style })
+    match (StoreSettings::bucket(root)?, cluster.clone()) {
+        (
+            StoreSettings::S3 { bucket, prefix, .. },
+            StoreSettings::S3 { endpoint, region, path_style, .. },
+        ) => Some(StoreSettings::S3 { bucket, prefix, endpoint, region, path_style }),
+        (alone, _) => Some(alone),
+    }
 }
 
 /// What a worker would find out later.

@@ -32,6 +32,7 @@ pub(crate) fn submission(parallelism: u32, checkpoint_interval_ms: Option<u64>) 
     let sink = graph.add_operator(OperatorSpec::new("out", OperatorKind::Sink).stateful());
     graph.connect(Edge::hash(source, sink));
     Submission {
+        stores: vec!["dir".into()],
         protocol: tidemill_protocol::VERSION,
         version: "0.1.0".into(),
         settings: JobSettings {

@@ -39,10 +39,14 @@ pub struct Args {
 /// The engine's flags: name, value (empty for switches), meaning.
 const FLAGS: &[(&str, &str, &str)] = &[
     ("parallelism", "N", "subtasks of each operator; goes before what the program says"),
-    ("checkpoint-dir", "DIR", "where checkpoints are stored"),
+    ("checkpoint-dir", "PLACE", "where checkpoints are stored: a directory, or s3://bucket/prefix"),
     ("checkpoint-interval", "TIME", "how often, e.g. 500ms, 1s, 2m"),
     ("aligned-timeout", "TIME", "alignment after which a checkpoint turns unaligned, or 'never'"),
-    ("restore", "DIR|latest", "start from a checkpoint; 'latest' of --checkpoint-dir, if any"),
+    (
+        "restore",
+        "PLACE|latest",
+        "start from a checkpoint: its place, or 'latest' of --checkpoint-dir, if any",
+    ),
     ("allow-dropped-state", "", "restore although operators with state are gone"),
     ("keep-checkpoints", "N", "whole checkpoints to keep (default 2)"),
     ("state", "heap|rocksdb", "where keyed state lives (default heap)"),

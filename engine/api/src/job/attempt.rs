@@ -23,14 +23,14 @@ use tidemill_runtime::deploy::{DeployOptions, JobPlan, deploy};
 use tidemill_runtime::slot::Command;
 use tidemill_runtime::worker::{EventSink, Worker, WorkerOptions};
 use tidemill_snapshot as snapshot;
-use tidemill_snapshot::{DirStore, SnapshotWriter};
+use tidemill_snapshot::{SnapshotStore, SnapshotWriter};
 
 /// What an attempt needs.
 pub(crate) struct Setup<'a> {
     pub(crate) physical: &'a PhysicalPlan,
     pub(crate) plan: &'a JobPlan,
     pub(crate) clock: &'a SystemClock,
-    pub(crate) store: Option<Arc<DirStore>>,
+    pub(crate) store: Option<Arc<dyn SnapshotStore>>,
     pub(crate) state: &'a StateHome,
     pub(crate) restored: Option<Arc<Restored>>,
     pub(crate) coordination: tidemill_coordination::Config,
@@ -300,8 +300,7 @@ impl Attempt<'_> {
             Action::WakeAt { at } => self.wake_at = Some(at),
             Action::SavepointDone { id, epoch } => {
                 if let Some(store) = &self.setup.store {
-                    let path = store.epoch_dir(epoch);
-                    self.pending.done(id, &std::path::absolute(&path).unwrap_or(path));
+                    self.pending.done(id, &super::restore::place_of(&**store, epoch));
                 }
             }
             Action::SavepointFailed { id, reason } => self.pending.failed(id, &reason.to_string()),

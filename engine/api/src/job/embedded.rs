@@ -77,7 +77,13 @@ pub(crate) fn run(env: &Env, options: &Options) -> Result<Summary> {
         number += 1;
         let first = start.next_epoch.max(ended.last_epoch + 1);
         let from_start = start.restored.clone();
-        start = restore::load_latest(store.clone(), &plan, options.allow_dropped_state)?;
+        start = loop {
+            match restore::load_latest(store.clone(), &plan, options.allow_dropped_state) {
+                // A store that is away for a while is a failure as any other.
+                Err(e) if e.severity() != Severity::FailJob => pause(&mut restarts, &clock, e)?,
+                loaded => break loaded?,
+            }
+        };
         start.restored = start.restored.or(from_start);
         start.next_epoch = start.next_epoch.max(first);
     }

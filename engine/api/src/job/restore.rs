@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidemill_base::{Error, Result};
+use tidemill_protocol::{StoreError, StoreSettings, create_store};
 use tidemill_runtime::context::{Restored, SectionId, SectionKind, SharedFiles, StoredKeys};
 use tidemill_runtime::deploy::JobPlan;
 use tidemill_snapshot::{
-    DirStore, Manifest, SnapshotReader, SnapshotStore, StateEntry, open_path, restore_latest,
+    DirStore, Manifest, SnapshotReader, SnapshotStore, StateEntry, open_at, open_path,
+    restore_latest, split_place,
 };
 
 /// A checkpoint, loaded, and the epoch to go on with.
@@ -75,19 +77,51 @@ impl From<Error> for Failure {
     }
 }
 
-/// Opens the checkpoint directory, made if it does not exist.
-pub(crate) fn open_store(dir: &Path) -> Result<Arc<DirStore>> {
-    DirStore::create(dir).map(Arc::new).map_err(store_error)
+fn opening(e: StoreError) -> Error {
+    match e {
+        StoreError::Snapshot(e) => store_error(e),
+        e => Error::job(e.to_string()),
+    }
+}
+
+/// Opens where checkpoints go: a directory, made if it does not exist, or a bucket (`s3://bucket/prefix`).
+pub(crate) fn open_store(place: &Path) -> Result<Arc<dyn SnapshotStore>> {
+    match place.to_str().and_then(StoreSettings::bucket) {
+        Some(bucket) => create_store(&bucket).map_err(opening),
+        None => Ok(Arc::new(DirStore::create(place).map_err(store_error)?)),
+    }
+}
+
+/// Opens what `--restore` names: a place of checkpoints, or one checkpoint in it.
+fn open_place(place: &Path) -> Result<tidemill_snapshot::Opened> {
+    let text = place.to_str().unwrap_or_default();
+    let (root, epoch) = split_place(text);
+    match StoreSettings::bucket(root) {
+        Some(bucket) => {
+            let store = tidemill_protocol::open_store(&bucket).map_err(opening)?;
+            open_at(store, epoch).map_err(store_error)
+        }
+        None => open_path(place).map_err(store_error),
+    }
+}
+
+/// Where a checkpoint lies, as `--restore` takes it from anywhere.
+pub(crate) fn place_of(store: &dyn SnapshotStore, epoch: u64) -> PathBuf {
+    let place = store.locate(Some(epoch));
+    if StoreSettings::bucket(&place).is_some() {
+        return PathBuf::from(place);
+    }
+    std::path::absolute(&place).unwrap_or_else(|_| PathBuf::from(place))
 }
 
 /// Loads what the options say to start from. A fresh start refuses a directory that holds
 /// checkpoints: going on there would mix two lives of a job.
 pub(crate) fn load_start(
     options: &Options,
-    store: Option<&Arc<DirStore>>,
+    store: Option<&Arc<dyn SnapshotStore>>,
     plan: &JobPlan,
 ) -> Result<Loaded> {
-    let next = |store: Option<&Arc<DirStore>>| -> Result<u64> {
+    let next = |store: Option<&Arc<dyn SnapshotStore>>| -> Result<u64> {
         let Some(store) = store else { return Ok(1) };
         let listed = store.list().map_err(store_error)?;
         Ok(listed.iter().map(|id| id.epoch + 1).max().unwrap_or(1))
@@ -100,7 +134,7 @@ pub(crate) fn load_start(
                 return Err(Error::job(format!(
                     "{} holds checkpoints of an earlier run (newest: {}); go on from them with \
                      --restore latest, or give an empty --checkpoint-dir",
-                    store.root().display(),
+                    store.locate(None),
                     id.epoch
                 )));
             }
@@ -113,7 +147,7 @@ pub(crate) fn load_start(
             load_latest(store.clone(), plan, options.allow_dropped_state)
         }
         Some(RestoreFrom::Path(path)) => {
-            let opened = open_path(path).map_err(store_error)?;
+            let opened = open_place(path)?;
             let manifest = opened.restored.manifest;
             let restored = load(opened.store, manifest, plan, options.allow_dropped_state)
                 .map_err(Failure::into_error)?;

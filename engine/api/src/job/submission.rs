@@ -17,6 +17,7 @@ pub(super) fn json(env: &Env, plan: PhysicalPlan, options: &Options) -> Result<S
     let interval = options.checkpoint_interval.or(settings.checkpoint_every);
     let aligned = options.aligned_timeout.unwrap_or(settings.aligned_timeout);
     let submission = Submission {
+        stores: tidemill_protocol::store_kinds(),
         protocol: tidemill_protocol::VERSION,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         settings: JobSettings {

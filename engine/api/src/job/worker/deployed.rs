@@ -321,7 +321,7 @@ fn state_of(
 /// The checkpoint store that a deployment names.
 fn open(settings: &StoreSettings) -> Result<Arc<dyn SnapshotStore>, TaskFailure> {
     open_store(settings).map_err(|e| {
-        let (message, never) = (e.to_string(), matches!(e, StoreError::NoS3 { .. }));
+        let (message, never) = (e.to_string(), !matches!(e, StoreError::Snapshot(_)));
         failure(&if never { Error::job(message) } else { Error::attempt(message) })
     })
 }
