@@ -10,6 +10,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 ROCKSDB ?= system
 # Whether S3 is linted and tested: its SDK and the test server take about five CPU-minutes to compile at first.
 S3 ?= 1
+# Whether metadata in PostgreSQL is linted and tested (1 or 0); tests start servers of the distribution's package.
+POSTGRES ?= 1
 # Seeds of the simulation, each one schedule with its own faults.
 SEEDS ?= 500
 # Further flags for every cargo build and test, such as --locked or --offline.
@@ -19,12 +21,15 @@ rocksdb_deps := $(if $(filter bundled,$(ROCKSDB)),rocksdb,$(if $(filter system,$
 rocksdb_env = $(if $(filter system,$(ROCKSDB)),ROCKSDB_LIB_DIR=$$(pkg-config --variable=libdir rocksdb))
 rocksdb_features := tidemill-keyed/rocksdb tidemill-runtime/rocksdb tidemill/rocksdb tidemill-sim/rocksdb
 s3_features := tidemill-snapshot/s3 tidemill-protocol/s3 tidemill-jobmanager/s3 tidemill/s3
+postgres_deps := $(if $(filter-out 0,$(POSTGRES)),postgres)
+postgres_features := tidemill-jobmanager/postgres
 # What a plain build leaves out, in one run: a second set of features would compile everything once more.
-features := $(strip $(if $(filter-out 0,$(ROCKSDB)),$(rocksdb_features)) $(if $(filter-out 0,$(S3)),$(s3_features)))
+features := $(strip $(if $(filter-out 0,$(ROCKSDB)),$(rocksdb_features)) $(if $(filter-out 0,$(S3)),$(s3_features)) \
+	$(if $(filter-out 0,$(POSTGRES)),$(postgres_features)))
 feature_crates := $(addprefix -p ,$(sort $(foreach feature,$(features),$(firstword $(subst /, ,$(feature))))))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-rocksdb demo test build fmt clippy docs sim bench loom sanitize clean
+.PHONY: help deps deps-features demo test build fmt clippy docs sim bench loom sanitize clean
 
 help: ## list the targets
 	@echo "Tidemill: make <target> [VARIABLE=value]"
@@ -34,13 +39,13 @@ help: ## list the targets
 deps: ## install what is missing from the distribution's packages
 	@scripts/install-deps.sh
 
-deps-rocksdb: ## the same for the RocksDB backend, by ROCKSDB
-	@scripts/install-deps.sh $(rocksdb_deps)
+deps-features: ## the same for what a plain build leaves out, by ROCKSDB and POSTGRES
+	@scripts/install-deps.sh $(rocksdb_deps) $(postgres_deps)
 
 demo: deps ## word count, killed in the middle and restored (FILE=text, KEEP=1)
 	@scripts/demo.sh
 
-test: deps-rocksdb ## all tests, doc tests too (ROCKSDB=bundled: with that library; ROCKSDB=0: without the backend; S3=0: without S3)
+test: deps-features ## all tests, doc tests too (ROCKSDB=bundled: with that library; ROCKSDB=0, S3=0, POSTGRES=0: without)
 	cargo test --workspace $(CARGO_FLAGS)
 ifneq ($(features),)
 	$(rocksdb_env) cargo test --lib --tests $(feature_crates) --features "$(features)" $(CARGO_FLAGS)
@@ -52,7 +57,7 @@ build: deps ## release build of the whole workspace
 fmt: ## format every file
 	cargo fmt --all
 
-clippy: deps-rocksdb ## the workspace's lints, warnings are errors
+clippy: deps-features ## the workspace's lints, warnings are errors
 	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
 ifneq ($(features),)
 	$(rocksdb_env) cargo clippy --all-targets -p tidemill-s3-testing $(feature_crates) --features "$(features)" $(CARGO_FLAGS) -- -D warnings

@@ -6,6 +6,7 @@
 #                                     headers, which bindgen loads while it builds (cmake is not needed)
 #   scripts/install-deps.sh rocksdb-system
 #                                     also the distribution's RocksDB, for tests, and libclang
+#   scripts/install-deps.sh postgres  also PostgreSQL's server, which tests start (the package itself starts one, too)
 #   scripts/install-deps.sh lint      also checks that rustfmt and clippy are there
 #
 # Silent and without network when nothing is missing. Never installs Rust itself: it says how to.
@@ -51,6 +52,10 @@ find_missing_rocksdb() {
 find_missing_rocksdb_system() {
     pkg-config --exists rocksdb 2>/dev/null || want librocksdb-dev 'the RocksDB that tests use'
     has_libclang || want libclang-dev 'bindgen reads the header of RocksDB with libclang'
+}
+
+find_missing_postgres() {
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || want postgresql 'the server that tests of metadata start'
 }
 
 # Its many lines are shown only when it fails.
@@ -132,8 +137,9 @@ main() {
         case $argument in
             rocksdb) find_missing_rocksdb ;;
             rocksdb-system) find_missing_rocksdb_system ;;
+            postgres) find_missing_postgres ;;
             lint) lint=1 ;;
-            *) die "unknown argument '$argument': known are 'rocksdb', 'rocksdb-system' and 'lint'" ;;
+            *) die "unknown argument '$argument': known are 'rocksdb', 'rocksdb-system', 'postgres' and 'lint'" ;;
         esac
     done
     install_missing

@@ -16,6 +16,8 @@
 mod dir;
 mod embedded;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod rows;
 #[cfg(feature = "s3")]
 mod s3;
@@ -23,6 +25,8 @@ mod s3;
 pub use dir::DirArtifacts;
 pub use embedded::EmbeddedMetadata;
 pub use memory::{MemoryArtifacts, MemoryMetadata};
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresMetadata, PostgresSettings};
 pub use rows::{
     CheckpointRow, CheckpointState, ExceptionRow, JobRecord, JobRow, SavepointRow, SavepointState,
     StatusRow,

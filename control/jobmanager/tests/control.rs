@@ -5,7 +5,6 @@ mod common;
 use common::task_manager::{Connection, fetch};
 use common::{Cluster, program, secret, with_task_managers};
 use std::time::Duration;
-use tidemill_jobmanager::MetadataStore;
 use tidemill_protocol::auth::{Answer, Hello, Key, Role, job_key};
 use tidemill_protocol::{ArtifactHash, Frames, JobId, ToWorker, WorkerId, WorkerSays, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -108,12 +107,7 @@ async fn programs_are_served_by_their_hash() {
 #[tokio::test]
 async fn a_jobmanager_that_does_not_lead_names_the_leader() {
     let leader = Cluster::start().await;
-    let (dir, metadata) = (leader.dir.clone(), leader.metadata.clone());
-    let stores = tidemill_jobmanager::Stores {
-        metadata: std::sync::Arc::new(metadata.clone()),
-        artifacts: std::sync::Arc::new(leader.artifacts.clone()),
-        snapshots: std::sync::Arc::new(tidemill_jobmanager::open_store),
-    };
+    let (dir, stores) = (leader.dir.clone(), leader.kept.stores().await);
     let other = tempfile::TempDir::new().unwrap();
     let mut config = tidemill_jobmanager::JobManagerConfig::new(other.path().to_owned(), secret());
     (config.rest_port, config.control_port) = (0, 0);
@@ -134,7 +128,6 @@ async fn a_jobmanager_that_does_not_lead_names_the_leader() {
         assert_eq!(answer.status, 200);
     }
     // The leader leaves: the other takes over at once.
-    metadata.resign().await;
     leader.manager.stop().await;
     common::eventually("it leads", || async {
         let health = common::request(follower.rest_address(), "GET", "/", &[], b"").await;

@@ -159,7 +159,7 @@ async fn a_job_is_moved_to_another_parallelism() {
         assert_eq!(last.slots, parallelism);
         assert!(last.restore.is_some(), "from a checkpoint");
     }
-    let record = cluster.metadata.job(&id.parse().unwrap()).unwrap();
+    let record = cluster.kept.job(&id.parse().unwrap()).unwrap();
     assert_eq!(record.job.submission.plan.parallelism(), 3);
 }
 

@@ -3,15 +3,20 @@
 
 mod common;
 
-use common::{Behaviour, Cluster, TaskManager, eventually, program, submission, task_managers};
+use common::{
+    Behaviour, Cluster, Kept, TaskManager, eventually, program, submission, task_managers,
+};
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 
 async fn cluster_with(
+    kept: Kept,
     count: u8,
     set: impl FnOnce(&mut tidemill_jobmanager::JobManagerConfig),
 ) -> (Cluster, Vec<TaskManager>) {
-    let cluster = Cluster::with(set).await;
+    let dir = Arc::new(tempfile::TempDir::new().expect("a directory"));
+    let cluster = Cluster::over(dir, kept, set).await;
     let behaviour = Behaviour::planning(|request| {
         Some(Ok(submission(request.parallelism.unwrap_or(2), Some(50))))
     });
@@ -30,11 +35,10 @@ async fn checkpoints(cluster: &Cluster, id: &str) -> Value {
 
 /// Ends a JobManager as if killed, and starts another over what it left.
 async fn killed_and_replaced(cluster: Cluster, managers: &[TaskManager]) -> Cluster {
-    let (dir, metadata, artifacts) =
-        (cluster.dir.clone(), cluster.metadata.clone(), cluster.artifacts.clone());
+    let (dir, kept) = (cluster.dir.clone(), cluster.kept.clone());
     drop(cluster);
-    metadata.depose(None);
-    let next = Cluster::over(dir, metadata, artifacts, |c| {
+    kept.all_killed().await;
+    let next = Cluster::over(dir, kept, |c| {
         c.limits.adopt_timeout = Duration::from_secs(2);
     })
     .await;
@@ -42,9 +46,8 @@ async fn killed_and_replaced(cluster: Cluster, managers: &[TaskManager]) -> Clus
     next
 }
 
-#[tokio::test]
-async fn a_new_jobmanager_finds_what_runs() {
-    let (cluster, managers) = cluster_with(2, |_| {}).await;
+async fn a_new_jobmanager_finds_what_runs(kept: Kept) {
+    let (cluster, managers) = cluster_with(kept, 2, |_| {}).await;
     let id = cluster.run(&[("parallelism", b"6")]).await;
     cluster.until_status(&id, "RUNNING").await;
     cluster
@@ -86,9 +89,8 @@ async fn a_new_jobmanager_finds_what_runs() {
     .await;
 }
 
-#[tokio::test]
-async fn what_does_not_come_back_is_started_again() {
-    let (cluster, mut managers) = cluster_with(2, |_| {}).await;
+async fn what_does_not_come_back_is_started_again(kept: Kept) {
+    let (cluster, mut managers) = cluster_with(kept, 2, |_| {}).await;
     let id = cluster.run(&[("parallelism", b"3")]).await;
     cluster.until_status(&id, "RUNNING").await;
     let hosts = |m: &TaskManager| !m.workers().is_empty();
@@ -119,9 +121,8 @@ async fn what_does_not_come_back_is_started_again() {
         .await;
 }
 
-#[tokio::test]
-async fn a_second_jobmanager_takes_over_when_the_first_is_deposed() {
-    let (first, managers) = cluster_with(1, |_| {}).await;
+async fn a_second_jobmanager_takes_over_when_the_first_is_deposed(kept: Kept) {
+    let (first, managers) = cluster_with(kept, 1, |_| {}).await;
     let id = first.run(&[]).await;
     first.until_status(&id, "RUNNING").await;
     let dir = tempfile::TempDir::new().expect("a directory");
@@ -131,14 +132,10 @@ async fn a_second_jobmanager_takes_over_when_the_first_is_deposed() {
     config.checkpoints = tidemill_protocol::StoreSettings::Dir {
         path: first.dir.path().join("checkpoints").display().to_string(),
     };
-    let stores = tidemill_jobmanager::Stores {
-        metadata: std::sync::Arc::new(first.metadata.clone()),
-        artifacts: std::sync::Arc::new(first.artifacts.clone()),
-        snapshots: std::sync::Arc::new(tidemill_jobmanager::open_store),
-    };
+    let stores = first.kept.stores().await;
     let second = tidemill_jobmanager::JobManager::start(config, stores).await.expect("it starts");
     let heir = second.control_address();
-    first.metadata.depose(Some(&heir.to_string()));
+    first.kept.depose(&heir.to_string());
     // Its agent hears who leads, and goes there.
     first
         .until("the first one follows", |c| async move { c.get("/jobs").await.status == 503 })
@@ -156,13 +153,12 @@ async fn a_second_jobmanager_takes_over_when_the_first_is_deposed() {
     first.post(&format!("/jobs/{id}/cancel")).await.refused(503);
 }
 
-#[tokio::test]
-async fn nothing_is_deployed_while_metadata_is_away() {
-    let (cluster, managers) = cluster_with(1, |_| {}).await;
+async fn nothing_is_deployed_while_metadata_is_away(kept: Kept) {
+    let (cluster, managers) = cluster_with(kept, 1, |_| {}).await;
     let id = cluster.run(&[]).await;
     cluster.until_status(&id, "RUNNING").await;
     let before = managers[0].workers()[0].clone();
-    cluster.metadata.set_away(Some("a test"));
+    cluster.kept.set_away(Some("a test"));
     managers[0].kill(&before);
     cluster
         .until("another worker is there", |_| async {
@@ -171,21 +167,20 @@ async fn nothing_is_deployed_while_metadata_is_away() {
         .await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(managers[0].deployments().len(), 1, "J2");
-    cluster.metadata.set_away(None);
+    cluster.kept.set_away(None);
     cluster
         .until("it runs", |c| {
             let id = id.clone();
             async move { c.job(&id).await["status"] == "RUNNING" }
         })
         .await;
-    let record = cluster.metadata.job(&id.parse().expect("an id")).expect("a record");
+    let record = cluster.kept.job(&id.parse().expect("an id")).expect("a record");
     assert_eq!(record.job.attempt, managers[0].deployments()[1].attempt);
     assert!(record.job.attempt > 0);
 }
 
-#[tokio::test]
-async fn a_checkpoint_whose_row_cannot_be_written_fails_and_the_job_goes_on() {
-    let (cluster, managers) = cluster_with(1, |c| {
+async fn a_checkpoint_whose_row_cannot_be_written_fails_and_the_job_goes_on(kept: Kept) {
+    let (cluster, managers) = cluster_with(kept, 1, |c| {
         c.jobs.checkpoint_timeout_ms = 1_500;
         c.jobs.tolerated_failures = None;
     })
@@ -193,7 +188,7 @@ async fn a_checkpoint_whose_row_cannot_be_written_fails_and_the_job_goes_on() {
     let id = cluster.run(&[]).await;
     cluster.until_status(&id, "RUNNING").await;
     cluster.until("checkpoints are taken", |_| async { managers[0].commits().len() > 2 }).await;
-    cluster.metadata.set_away(Some("a test"));
+    cluster.kept.set_away(Some("a test"));
     cluster
         .until("one fails", |c| {
             let id = id.clone();
@@ -204,7 +199,7 @@ async fn a_checkpoint_whose_row_cannot_be_written_fails_and_the_job_goes_on() {
     assert!(failed["reason"].as_str().is_some_and(|r| r.contains("a test")), "{failed}");
     let committed = managers[0].commits();
     assert!(!committed.contains(&failed["epoch"].as_u64().expect("an epoch")));
-    cluster.metadata.set_away(None);
+    cluster.kept.set_away(None);
     cluster
         .until("others are complete", |_| async {
             managers[0].commits().len() > committed.len() + 2
@@ -212,42 +207,103 @@ async fn a_checkpoint_whose_row_cannot_be_written_fails_and_the_job_goes_on() {
         .await;
     let job = cluster.job(&id).await;
     assert_eq!((&job["attempt"], &job["status"]), (&0.into(), &"RUNNING".into()));
-    let record = cluster.metadata.job(&id.parse().expect("an id")).expect("a record");
+    let record = cluster.kept.job(&id.parse().expect("an id")).expect("a record");
     let row = record.checkpoints.iter().find(|c| Some(c.epoch) == failed["epoch"].as_u64());
     assert_eq!(row.map(|r| r.state), Some(tidemill_jobmanager::metadata::CheckpointState::Failed));
 }
 
-#[tokio::test]
-async fn a_submission_that_cannot_be_recorded_is_no_job() {
+async fn a_submission_that_cannot_be_recorded_is_no_job(kept: Kept) {
     let (cluster, _managers) =
-        cluster_with(1, |c| c.limits.record_timeout = Duration::from_millis(300)).await;
-    cluster.metadata.set_away(Some("a test"));
+        cluster_with(kept, 1, |c| c.limits.record_timeout = Duration::from_millis(300)).await;
+    cluster.kept.set_away(Some("a test"));
     let detail = cluster.submit(&[("job_file", &program("x"))]).await.refused(503);
     assert!(detail.contains("metadata store"), "{detail}");
-    cluster.metadata.set_away(None);
+    cluster.kept.set_away(None);
     cluster.until("nothing is left", |c| async move { c.artifacts().await == 0 }).await;
     assert_eq!(cluster.get("/jobs").await.json()["jobs"], serde_json::json!([]));
     let id = cluster.run(&[("parallelism", b"4")]).await;
     cluster.until_status(&id, "RUNNING").await;
 }
 
-#[tokio::test]
-async fn a_jobmanager_waits_for_its_metadata() {
-    let metadata = tidemill_jobmanager::metadata::MemoryMetadata::default();
-    metadata.set_away(Some("a test"));
+async fn a_jobmanager_waits_for_its_metadata(kept: Kept) {
+    kept.set_away(Some("a test"));
     let dir = tempfile::TempDir::new().expect("a directory");
     let mut config =
         tidemill_jobmanager::JobManagerConfig::new(dir.path().to_owned(), common::secret());
     (config.rest_port, config.control_port) = (0, 0);
-    let stores = tidemill_jobmanager::Stores {
-        metadata: std::sync::Arc::new(metadata.clone()),
-        artifacts: std::sync::Arc::new(tidemill_jobmanager::metadata::MemoryArtifacts::default()),
-        snapshots: std::sync::Arc::new(tidemill_jobmanager::open_store),
-    };
+    let stores = kept.stores().await;
     let manager = tidemill_jobmanager::JobManager::start(config, stores).await.expect("it starts");
     let get = |path: &'static str| common::request(manager.rest_address(), "GET", path, &[], b"");
     assert_eq!(get("/").await.json()["role"], "follower");
     get("/jobs").await.refused(503);
-    metadata.set_away(None);
+    kept.set_away(None);
     eventually("it leads", || async { get("/jobs").await.status == 200 }).await;
+}
+
+/// A real server goes away for longer than the leader's lease and comes back.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn jobs_go_on_while_postgresql_is_away() {
+    let (cluster, managers) = cluster_with(Kept::postgres().await, 1, |c| {
+        c.jobs.checkpoint_timeout_ms = 10_000;
+        c.jobs.tolerated_failures = None;
+    })
+    .await;
+    let id = cluster.run(&[]).await;
+    cluster.until_status(&id, "RUNNING").await;
+    cluster.until("checkpoints are taken", |_| async { managers[0].commits().len() > 2 }).await;
+    let workers = managers[0].workers();
+    let server = cluster.kept.server();
+    server.end(common::postgres::End::Fast);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let committed = managers[0].commits().len();
+    assert_eq!(cluster.job(&id).await["status"], "RUNNING");
+    server.resume().await;
+    cluster
+        .until("checkpoints go on", |_| async { managers[0].commits().len() > committed + 2 })
+        .await;
+    let job = cluster.job(&id).await;
+    assert_eq!((&job["attempt"], &job["status"]), (&0.into(), &"RUNNING".into()));
+    assert_eq!(managers[0].workers(), workers, "nobody was disturbed");
+    let leader = server.ask("SELECT term FROM tidemill.leadership").await;
+    assert_eq!(leader, ["(1)"], "nobody else was elected, nor it anew");
+    // What was committed has its row.
+    let completed =
+        "SELECT epoch FROM tidemill.checkpoints WHERE state = 'COMPLETED' ORDER BY epoch";
+    let newest = server.ask(completed).await.last().cloned();
+    let newest = newest.and_then(|row| row.trim_matches(['(', ')']).parse::<u64>().ok());
+    assert!(newest >= managers[0].commits()[..committed].last().copied(), "{newest:?}");
+}
+
+/// Each case over each kind of store.
+macro_rules! cases {
+    ($store:ident, $kept:expr, $($case:ident)*) => {
+        mod $store {
+            use super::Kept;
+
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case($kept).await;
+            })*
+        }
+    };
+}
+
+macro_rules! over_every_store {
+    ($($case:ident)*) => {
+        cases!(memory, Kept::memory(), $($case)*);
+        cases!(file, Kept::file(), $($case)*);
+        #[cfg(feature = "postgres")]
+        cases!(postgres, Kept::postgres().await, $($case)*);
+    };
+}
+
+over_every_store! {
+    a_new_jobmanager_finds_what_runs
+    what_does_not_come_back_is_started_again
+    a_second_jobmanager_takes_over_when_the_first_is_deposed
+    nothing_is_deployed_while_metadata_is_away
+    a_checkpoint_whose_row_cannot_be_written_fails_and_the_job_goes_on
+    a_submission_that_cannot_be_recorded_is_no_job
+    a_jobmanager_waits_for_its_metadata
 }

@@ -19,10 +19,6 @@ struct Shared {
     next: u64,
     /// In the order of their submission.
     jobs: Vec<JobRecord>,
-    /// What every call fails with meanwhile.
-    away: Option<String>,
-    /// Only the candidate with this address is elected.
-    heir: Option<String>,
 }
 
 /// Metadata in memory. A clone is another candidate for leadership.
@@ -54,45 +50,25 @@ impl MemoryMetadata {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on every call fails as unavailable, until called with `None`.
-    pub fn set_away(&self, why: Option<&str>) {
-        self.lock().away = why.map(str::to_owned);
-    }
-
-    /// Takes leadership from whoever has it, as when its lease ends. Where there is an heir, only the
-    /// candidate with its address is elected.
-    pub fn depose(&self, heir: Option<&str>) {
-        let mut shared = self.lock();
-        shared.leader = None;
-        shared.heir = heir.map(str::to_owned);
-    }
-
-    /// What is kept of a job.
-    pub fn job(&self, id: &JobId) -> Option<JobRecord> {
-        self.lock().jobs.iter().find(|r| r.job.id == *id).cloned()
-    }
-
-    fn check(shared: &Shared) -> Result<(), MetadataError> {
-        shared.away.clone().map_or(Ok(()), |why| Err(MetadataError::Unavailable(why)))
+    /// Takes leadership from whoever has it, as when its lease ends.
+    pub fn depose(&self) {
+        self.lock().leader = None;
     }
 }
 
 impl MetadataStore for MemoryMetadata {
     fn campaign<'a>(&'a self, address: &'a str) -> Pending<'a, Result<Lead, MetadataError>> {
         let mut shared = self.lock();
-        let answer = Self::check(&shared).map(|()| match &shared.leader {
+        let lead = match &shared.leader {
             Some((leader, _)) if *leader == self.me => Lead::Mine { term: shared.term },
             Some((_, address)) => Lead::Other { address: Some(address.clone()) },
-            None if shared.heir.as_deref().is_some_and(|heir| heir != address) => {
-                Lead::Other { address: None }
-            }
             None => {
                 shared.term += 1;
                 shared.leader = Some((self.me, address.to_owned()));
                 Lead::Mine { term: shared.term }
             }
-        });
-        Box::pin(std::future::ready(answer))
+        };
+        Box::pin(std::future::ready(Ok(lead)))
     }
 
     fn resign(&self) -> Pending<'_, ()> {
@@ -105,9 +81,8 @@ impl MetadataStore for MemoryMetadata {
 
     fn load(&self, term: Term) -> Pending<'_, Result<Vec<JobRecord>, MetadataError>> {
         let shared = self.lock();
-        let answer = Self::check(&shared).and_then(|()| {
-            if shared.term == term { Ok(shared.jobs.clone()) } else { Err(MetadataError::Fenced) }
-        });
+        let known = shared.term == term;
+        let answer = if known { Ok(shared.jobs.clone()) } else { Err(MetadataError::Fenced) };
         Box::pin(std::future::ready(answer))
     }
 
@@ -118,13 +93,10 @@ impl MetadataStore for MemoryMetadata {
     ) -> Pending<'a, Result<(), MetadataError>> {
         let mut shared = self.lock();
         let mine = shared.leader.as_ref().is_some_and(|l| l.0 == self.me) && shared.term == term;
-        let answer = Self::check(&shared).and_then(|()| {
-            if !mine {
-                return Err(MetadataError::Fenced);
-            }
+        if mine {
             changes.iter().for_each(|change| apply(&mut shared.jobs, change));
-            Ok(())
-        });
+        }
+        let answer = if mine { Ok(()) } else { Err(MetadataError::Fenced) };
         Box::pin(std::future::ready(answer))
     }
 }

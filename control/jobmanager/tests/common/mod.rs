@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 pub(crate) mod http;
+pub(crate) mod kept;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 pub(crate) mod task_manager;
 
 use std::sync::Arc;
@@ -11,12 +14,12 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 use tidemill_coordination::{JobSettings, RestartStrategy, Submission};
-use tidemill_jobmanager::metadata::{MemoryArtifacts, MemoryMetadata};
-use tidemill_jobmanager::{JobManager, JobManagerConfig, Stores, open_store};
+use tidemill_jobmanager::{JobManager, JobManagerConfig};
 use tidemill_plan::{Edge, LogicalGraph, OperatorKind, OperatorSpec};
 use tidemill_protocol::auth::Key;
 
 pub(crate) use http::{Response, multipart, request};
+pub(crate) use kept::Kept;
 pub(crate) use task_manager::{Behaviour, TaskManager};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -61,8 +64,7 @@ pub(crate) fn elf(machine: u16, text: &str) -> Vec<u8> {
 /// A JobManager and what it keeps.
 pub(crate) struct Cluster {
     pub(crate) dir: Arc<TempDir>,
-    pub(crate) metadata: MemoryMetadata,
-    pub(crate) artifacts: MemoryArtifacts,
+    pub(crate) kept: Kept,
     pub(crate) manager: JobManager,
     pub(crate) token: Option<String>,
 }
@@ -73,15 +75,13 @@ impl Cluster {
     }
 
     pub(crate) async fn with(set: impl FnOnce(&mut JobManagerConfig)) -> Self {
-        let dir = Arc::new(TempDir::new().unwrap());
-        Self::over(dir, MemoryMetadata::default(), MemoryArtifacts::default(), set).await
+        Self::over(Arc::new(TempDir::new().unwrap()), Kept::memory(), set).await
     }
 
     /// A JobManager over what another one left.
     pub(crate) async fn over(
         dir: Arc<TempDir>,
-        metadata: MemoryMetadata,
-        artifacts: MemoryArtifacts,
+        kept: Kept,
         set: impl FnOnce(&mut JobManagerConfig),
     ) -> Self {
         let mut config = JobManagerConfig::new(dir.path().to_owned(), secret());
@@ -92,13 +92,8 @@ impl Cluster {
         config.jobs.stop_timeout_ms = 500;
         set(&mut config);
         let token = config.token.clone();
-        let stores = Stores {
-            metadata: Arc::new(metadata.clone()),
-            artifacts: Arc::new(artifacts.clone()),
-            snapshots: Arc::new(open_store),
-        };
-        let manager = JobManager::start(config, stores).await.unwrap();
-        let cluster = Cluster { dir, metadata, artifacts, manager, token };
+        let manager = JobManager::start(config, kept.stores().await).await.unwrap();
+        let cluster = Cluster { dir, kept, manager, token };
         cluster
             .until("it leads", |c| async move { c.get("/").await.json()["role"] == "leader" })
             .await;
@@ -176,8 +171,7 @@ impl Cluster {
     }
 
     pub(crate) async fn artifacts(&self) -> usize {
-        use tidemill_jobmanager::ArtifactStore;
-        self.artifacts.list().await.unwrap().len()
+        self.kept.artifacts.list().await.unwrap().len()
     }
 }
 

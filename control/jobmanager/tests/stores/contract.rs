@@ -26,6 +26,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) trait Place {
     type Store: MetadataStore;
 
+    /// How many lives by chance are tried.
+    const LIVES: u32 = 24;
+
     /// A further candidate for leadership.
     fn candidate(&self) -> impl Future<Output = Self::Store>;
 
@@ -341,7 +344,7 @@ fn random<P: Place, F: Future<Output = P>>(runtime: &Runtime, make: impl Fn() ->
         1 => Just(Step::Reopen),
         2 => Just(Step::Move),
     ];
-    let config = Config { cases: 24, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: P::LIVES, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
         .run(&vec(step, 1..12), |steps| {
             runtime.block_on(against_memory(&make, steps));

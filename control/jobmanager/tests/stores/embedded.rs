@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tidemill_jobmanager::MetadataStore;
-use tidemill_jobmanager::metadata::{Change, EmbeddedMetadata, JobRecord, Lead};
+use tidemill_jobmanager::metadata::{Change, EmbeddedMetadata, JobRecord, Lead, MetadataError};
 use tokio::time::{Instant, sleep};
 
 use crate::contract::{self, PATIENCE, Place, elect, job, status};
@@ -262,4 +262,59 @@ async fn a_write_that_nobody_waits_for_does_not_overtake() {
         store.write(term, &[job(2)]).await.unwrap();
         assert_eq!(store.load(term).await.unwrap().len(), 2, "the older one came after the newer");
     }
+}
+
+/// A file system of a few MiB in memory; `None`, with the reason on stderr, where mounting is not allowed.
+struct Tiny(TempDir);
+
+impl Tiny {
+    fn mount() -> Option<Self> {
+        let dir = TempDir::new().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
+            .arg(dir.path())
+            .output()
+            .unwrap();
+        if !mounted.status.success() {
+            let text = String::from_utf8_lossy(&mounted.stderr).trim().to_owned();
+            eprintln!("skipped: a full disk needs a mounted tmpfs (run as root): {text}");
+            return None;
+        }
+        Some(Tiny(dir))
+    }
+}
+
+impl Drop for Tiny {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_waited_for_and_nothing_is_lost() {
+    let Some(tiny) = Tiny::mount() else { return };
+    let path = tiny.0.path().join("metadata.redb");
+    let store = EmbeddedMetadata::open(&path).unwrap();
+    let term = elect(&store, "me:1").await;
+    store.write(term, &[job(1)]).await.unwrap();
+    let ballast = tiny.0.path().join("ballast");
+    let left = (4 << 20) - fs::metadata(&path).unwrap().len() as usize - (64 << 10);
+    fs::write(&ballast, vec![1; left]).unwrap();
+    let mut number = 0;
+    let failed = loop {
+        match store.write(term, &[job(2), status(1, number), status(2, number)]).await {
+            Ok(()) => number += 1,
+            Err(e) => break e,
+        }
+        assert!(number < 10_000, "the disk does not fill");
+    };
+    let passing =
+        |e: &MetadataError| matches!(e, MetadataError::Unavailable(_) | MetadataError::InDoubt(_));
+    assert!(passing(&failed), "{failed}");
+    assert!(failed.to_string().contains("metadata.redb"), "{failed}");
+    fs::remove_file(ballast).unwrap();
+    // The same again, as the recorder does.
+    store.write(term, &[job(2), status(1, number), status(2, number)]).await.unwrap();
+    let jobs = store.load(term).await.unwrap();
+    assert!(numbers(&jobs).iter().copied().eq(0..=number), "{number}: {jobs:?}");
 }

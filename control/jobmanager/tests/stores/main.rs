@@ -7,4 +7,11 @@ mod contract;
 mod dir;
 mod embedded;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "postgres")]
+mod proxy;
 mod rows;
+#[cfg(feature = "postgres")]
+#[path = "../common/postgres.rs"]
+mod server;

@@ -17,12 +17,12 @@ impl Place for Memory {
     /// There is no lease: who is gone is deposed.
     async fn abandon(&self, leader: MemoryMetadata) {
         drop(leader);
-        self.0.depose(None);
+        self.0.depose();
     }
 
     /// Nothing survives the process: the closest is that all who knew it are gone.
     async fn reopen(self) -> Self {
-        self.0.depose(None);
+        self.0.depose();
         self
     }
 }
