@@ -26,7 +26,9 @@ postgres_features := tidemill-jobmanager/postgres
 # What a plain build leaves out, in one run: a second set of features would compile everything once more.
 features := $(strip $(if $(filter-out 0,$(ROCKSDB)),$(rocksdb_features)) $(if $(filter-out 0,$(S3)),$(s3_features)) \
 	$(if $(filter-out 0,$(POSTGRES)),$(postgres_features)))
-feature_crates := $(addprefix -p ,$(sort $(foreach feature,$(features),$(firstword $(subst /, ,$(feature))))))
+crates_of = $(addprefix -p ,$(sort $(foreach feature,$(1),$(firstword $(subst /, ,$(feature))))))
+# The command's tests are of whole clusters: they run without features alone.
+lint_features := $(features) $(if $(filter-out 0,$(S3)),tidemill-cli/s3)
 
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-features demo test build fmt clippy docs sim bench loom sanitize clean
@@ -48,7 +50,7 @@ demo: deps ## word count, killed in the middle and restored (FILE=text, KEEP=1)
 test: deps-features ## all tests, doc tests too (ROCKSDB=bundled: with that library; ROCKSDB=0, S3=0, POSTGRES=0: without)
 	cargo test --workspace $(CARGO_FLAGS)
 ifneq ($(features),)
-	$(rocksdb_env) cargo test --lib --tests $(feature_crates) --features "$(features)" $(CARGO_FLAGS)
+	$(rocksdb_env) cargo test --lib --tests $(call crates_of,$(features)) --features "$(features)" $(CARGO_FLAGS)
 endif
 
 build: deps ## release build of the whole workspace
@@ -60,7 +62,7 @@ fmt: ## format every file
 clippy: deps-features ## the workspace's lints, warnings are errors
 	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
 ifneq ($(features),)
-	$(rocksdb_env) cargo clippy --all-targets -p tidemill-s3-testing $(feature_crates) --features "$(features)" $(CARGO_FLAGS) -- -D warnings
+	$(rocksdb_env) cargo clippy --all-targets -p tidemill-s3-testing $(call crates_of,$(lint_features)) --features "$(lint_features)" $(CARGO_FLAGS) -- -D warnings
 endif
 
 docs: deps ## rustdoc of the workspace, warnings are errors

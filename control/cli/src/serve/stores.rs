@@ -79,8 +79,17 @@ fn artifacts(settings: &Settings, data_dir: &Path) -> Result<Arc<dyn ArtifactSto
             make(&path, "artifacts.location")?;
             Ok(Arc::new(DirArtifacts::open(Path::new(&path))?))
         }
+        #[cfg(feature = "s3")]
+        bucket @ StoreSettings::S3 { .. } => {
+            use tidemill_jobmanager::metadata::S3Artifacts;
+            let kept = S3Artifacts::of_cluster(&bucket);
+            let kept = kept.map_err(|e| Failure::usage(format!("artifacts.location: {e}")))?;
+            Ok(Arc::new(kept))
+        }
+        #[cfg(not(feature = "s3"))]
         StoreSettings::S3 { bucket, .. } => Err(Failure::usage(format!(
-            "artifacts.location: the bucket {bucket} cannot be used: this binary was built without S3"
+            "artifacts.location: the bucket {bucket} cannot be used: this binary was built without S3; build \
+             it with the feature s3 (cargo build -p tidemill-cli --features s3)"
         ))),
     }
 }

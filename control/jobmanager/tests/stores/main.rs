@@ -12,6 +12,8 @@ mod postgres;
 #[cfg(feature = "postgres")]
 mod proxy;
 mod rows;
+#[cfg(feature = "s3")]
+mod s3;
 #[cfg(feature = "postgres")]
 #[path = "../common/postgres.rs"]
 mod server;

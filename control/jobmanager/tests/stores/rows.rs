@@ -25,6 +25,7 @@ pub(crate) fn submission(name: &str, parallelism: u32) -> Submission {
     let sink = graph.add_operator(OperatorSpec::new("out \"'\\", OperatorKind::Sink).stateful());
     graph.connect(Edge::hash(source, sink));
     Submission {
+        stores: vec!["dir".into(), "s3".into()],
         protocol: tidemill_protocol::VERSION,
         stores: vec!["dir".into(), "s3".into()],
         version: "0.1.0".into(),
