@@ -14,7 +14,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Delete, ObjectIdentifier};
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::failure::{Call, Failure, Kind, pause};
 use super::settings::{S3Limits, S3Settings};
@@ -137,25 +137,24 @@ impl Bucket {
 
     /// `length` bytes from `offset`; fewer where the object ends before.
     pub(super) async fn get(&self, key: &str, offset: u64, length: u64) -> Done<Bytes> {
-        let asked = async {
-            let mut attempt = 0;
-            loop {
-                attempt += 1;
-                match self.get_once(key, offset, length).await {
-                    // The SDK has tried again what failed before the body.
-                    Err((failure, true)) if attempt < self.limits().attempts => {
-                        tracing::debug!(
-                            "{}: {}; trying again",
-                            self.place(key),
-                            failure.report.seen
-                        );
-                        sleep(pause(attempt)).await;
-                    }
-                    result => return result.map_err(|(failure, _)| failure),
+        let until = Instant::now() + self.limits().operation;
+        let (mut attempt, mut last) = (0, None);
+        loop {
+            attempt += 1;
+            match timeout_at(until, self.get_once(key, offset, length)).await {
+                Err(_) => return Err(last.unwrap_or_else(|| Failure::late(GET, &self.place(key)))),
+                // The SDK has tried again what failed before the body.
+                Ok(Err((failure, true)))
+                    if attempt < self.limits().attempts
+                        && Instant::now() + pause(attempt) < until =>
+                {
+                    tracing::debug!("{}: {}; trying again", self.place(key), failure.report.seen);
+                    last = Some(failure);
+                    sleep(pause(attempt)).await;
                 }
+                Ok(result) => return result.map_err(|(failure, _)| failure),
             }
-        };
-        self.within(GET, key, asked).await
+        }
     }
 
     /// The error says whether it was the body's.
