@@ -43,10 +43,9 @@ impl<T: Record + Send + Sync> CollectionSource<T> {
         CollectionSource { items: items.into(), timestamps: timestamps.into(), rate: None }
     }
 
-    /// At most so many records per second, all subtasks together. Panics unless it is positive.
+    /// At most so many records per second, all subtasks together; the job fails unless it is positive.
     #[must_use]
     pub fn rate(mut self, records_per_s: f64) -> Self {
-        assert!(records_per_s > 0.0, "a rate of {records_per_s} records/s: it must be positive");
         self.rate = Some(records_per_s);
         self
     }
@@ -72,7 +71,7 @@ impl<T: Record + Send + Sync> Source for CollectionSource<T> {
                 next
             }
         };
-        let limiter = self.rate.map(|r| Limiter::new(r, cx.parallelism));
+        let limiter = self.rate.map(|r| Limiter::new(r, cx.parallelism)).transpose()?;
         Ok(CollectionReader { source: self.clone(), splits, next, limiter })
     }
 

@@ -5,7 +5,7 @@
 //!
 //! Invariants
 //!   F1  Every line of a file is read exactly once, whatever the ranges, the parallelism, and the
-//!       restores in between.
+//!       restores in between; where records span lines, every record is, and a file is one split.
 //!   F2  The splits of one file that a subtask owns are read in order, as one lane with one
 //!       watermark; files that no order is known of are lanes of their own, read in turn, so that
 //!       none makes the others' records late.
@@ -33,7 +33,7 @@ pub use reader::FileReader;
 
 use crate::rate::Limiter;
 use follow::Follow;
-use listing::{Listing, SharedListing};
+use listing::{Selection, SharedListing};
 use reader::Assignment;
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
@@ -53,7 +53,8 @@ pub enum OnError {
     Skip,
 }
 
-/// Reads text from a file, or from the regular files of a directory that are not hidden.
+/// Reads text from a file, or from the regular files of a directory that are not hidden (with
+/// [`recursive`](FileSource::recursive), of the directories in it too).
 ///
 /// Bounded unless [`tail`](FileSource::tail) is on: it reads the bytes that are there when the job
 /// starts. Lines end with `\n` or `\r\n` and have at most 16 MiB.
@@ -63,8 +64,7 @@ pub enum OnError {
 /// run sees the same windows, for text that has no times of its own.
 #[derive(Clone, Debug)]
 pub struct FileSource<F> {
-    path: PathBuf,
-    suffix: Option<String>,
+    selection: Selection,
     split_bytes: u64,
     tail: bool,
     ordered: bool,
@@ -87,7 +87,8 @@ impl FileSource<Lines> {
     }
 
     /// Each line is a record of comma-separated values, read into a `T` by the names in the first
-    /// line of its file. Quoted fields may hold anything but line breaks.
+    /// line of its file. Quoted fields may hold anything but line breaks, unless
+    /// [`multiline`](FileSource::multiline) is on.
     pub fn csv<T: Record + DeserializeOwned>(path: impl Into<PathBuf>) -> FileSource<Csv<T>> {
         FileSource::with_format(path, Csv::new())
     }
@@ -97,8 +98,7 @@ impl<F: Format> FileSource<F> {
     /// Lines read by a format of your own.
     pub fn with_format(path: impl Into<PathBuf>, format: F) -> Self {
         FileSource {
-            path: path.into(),
-            suffix: None,
+            selection: Selection { path: path.into(), suffix: None, recursive: false },
             split_bytes: SPLIT_BYTES,
             tail: false,
             ordered: false,
@@ -113,7 +113,15 @@ impl<F: Format> FileSource<F> {
     /// Of a directory, only the files whose names end so, e.g. `.log`.
     #[must_use]
     pub fn suffix(mut self, suffix: impl Into<String>) -> Self {
-        self.suffix = Some(suffix.into());
+        self.selection.suffix = Some(suffix.into());
+        self
+    }
+
+    /// Of a directory, the files of the directories in it too, however deep, but not of hidden ones;
+    /// links to directories are not followed. [`ordered`](FileSource::ordered) goes by whole paths.
+    #[must_use]
+    pub fn recursive(mut self, recursive: bool) -> Self {
+        self.selection.recursive = recursive;
         self
     }
 
@@ -158,10 +166,9 @@ impl<F: Format> FileSource<F> {
         self
     }
 
-    /// At most so many lines per second, all subtasks together. Panics unless it is positive.
+    /// At most so many lines per second, all subtasks together; the job fails unless it is positive.
     #[must_use]
     pub fn rate(mut self, records_per_s: f64) -> Self {
-        assert!(records_per_s > 0.0, "a rate of {records_per_s} records/s: it must be positive");
         self.rate = Some(records_per_s);
         self
     }
@@ -176,8 +183,7 @@ impl<F: Format> FileSource<F> {
     /// Emits [`Parsed`]: good records and bad lines, to be parted by a side output or a filter.
     pub fn or_bad(self) -> FileSource<OrBad<F>> {
         FileSource {
-            path: self.path,
-            suffix: self.suffix,
+            selection: self.selection,
             split_bytes: self.split_bytes,
             tail: self.tail,
             ordered: self.ordered,
@@ -189,31 +195,54 @@ impl<F: Format> FileSource<F> {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn into_format(self) -> F {
+        self.format
+    }
+
     fn fresh(&self, cx: &SourceContext) -> Result<Assignment> {
-        let list = || Listing::read(&self.path, self.suffix.as_deref());
-        let listing = self.listing.get(cx.context.info.attempt, list)?;
+        let selection = &self.selection;
+        let listing = self.listing.get(cx.context.info.attempt, || selection.list())?;
         if listing.files.is_empty() && !self.tail {
             return Err(Error::job(format!(
-                "the directory '{}' has no file{}: check the path, or follow it with .tail(true)",
-                self.path.display(),
-                self.suffix.as_ref().map_or(String::new(), |s| format!(" with the suffix '{s}'")),
+                "the directory '{}' has no file{}: check the path, {}or follow it with .tail(true)",
+                selection.path.display(),
+                selection
+                    .suffix
+                    .as_ref()
+                    .map_or(String::new(), |s| format!(" with the suffix '{s}'")),
+                if selection.recursive {
+                    ""
+                } else {
+                    "read what is below it with .recursive(true), "
+                },
             )));
         }
         if self.tail {
             return follow::fresh(&listing, cx);
         }
-        let parts = lane::share(&listing, self.split_bytes, cx.subtask, cx.parallelism);
+        let split_bytes = (!self.format.spans_lines()).then_some(self.split_bytes);
+        let parts = lane::share(&listing, split_bytes, cx.subtask, cx.parallelism);
         Ok(Assignment::of(parts, Some(listing)))
     }
 
     fn restored(&self, cx: &SourceContext, entries: &[Vec<u8>]) -> Result<Assignment> {
         if self.tail {
-            return follow::restore(&self.path, self.skip_missing, cx);
+            return follow::restore(&self.selection, self.skip_missing, cx);
         }
         let mut parts = Vec::new();
         for entry in entries {
             match position::Entry::decode(entry)? {
                 position::Entry::Marker => {}
+                position::Entry::Range { path, part }
+                    if self.format.spans_lines() && part.start > 0 =>
+                {
+                    return Err(Error::job(format!(
+                        "the checkpoint is of a source that read '{}' in several splits, and now its \
+                         records may span lines: restore it without .multiline(true)",
+                        path.display()
+                    )));
+                }
                 position::Entry::Range { path, part } => parts.push((path, part)),
                 position::Entry::Tailed(t) => {
                     return Err(Error::job(format!(
@@ -243,11 +272,10 @@ impl<F: Format> Source for FileSource<F> {
             None => self.fresh(cx)?,
             Some(entries) => self.restored(cx, entries)?,
         };
-        let limiter = self.rate.map(|r| Limiter::new(r, cx.parallelism));
+        let limiter = self.rate.map(|r| Limiter::new(r, cx.parallelism)).transpose()?;
         let mut reader = FileReader::new(self.format.clone(), self.on_error, limiter, cx);
         if self.tail {
-            let suffix = self.suffix.as_deref();
-            reader.follow(Follow::new(&self.path, suffix, &assignment, cx));
+            reader.follow(Follow::new(&self.selection, &assignment, cx));
         }
         reader.assign(assignment, self.ordered)?;
         Ok(reader)
@@ -255,6 +283,6 @@ impl<F: Format> Source for FileSource<F> {
 
     fn name(&self) -> String {
         let tail = if self.tail { ", tail" } else { "" };
-        format!("file({}{tail})", self.path.display())
+        format!("file({}{tail})", self.selection.path.display())
     }
 }

@@ -74,7 +74,7 @@ where
     /// `total` records at a rate per second, all subtasks together. `function` is also told when
     /// record i was due, on the engine's clock: measured from there, latencies have no coordinated
     /// omission. The schedule never moves: what was held up is made up for as fast as it goes.
-    /// Panics unless the rate is positive.
+    /// The job fails unless the rate is positive.
     pub fn scheduled(total: Option<u64>, records_per_s: f64, function: F) -> Self {
         GeneratorSource::with(total, Scheduled(function)).rate(records_per_s)
     }
@@ -93,10 +93,9 @@ impl<G: Generate> GeneratorSource<G> {
     }
 
     /// At most so many records per second, all subtasks together; a second's worth is made up for
-    /// after a pause. Panics unless it is positive.
+    /// after a pause. The job fails unless it is positive.
     #[must_use]
     pub fn rate(mut self, records_per_s: f64) -> Self {
-        assert!(records_per_s > 0.0, "a rate of {records_per_s} records/s: it must be positive");
         self.rate = Some(records_per_s);
         self
     }
@@ -139,10 +138,8 @@ impl<G: Generate> Source for GeneratorSource<G> {
         for (index, class) in classes.iter().enumerate() {
             generate.open(index, class.next, class.step, total)?;
         }
-        let limiter = self.rate.map(|rate| {
-            let limiter = Limiter::new(rate, cx.parallelism);
-            if G::SCHEDULED { limiter.unbounded() } else { limiter }
-        });
+        let limiter = self.rate.map(|rate| Limiter::new(rate, cx.parallelism)).transpose()?;
+        let limiter = limiter.map(|l| if G::SCHEDULED { l.unbounded() } else { l });
         Ok(GeneratorReader {
             generate,
             total,

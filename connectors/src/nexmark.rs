@@ -59,7 +59,7 @@ impl NexmarkSource {
         self
     }
 
-    /// At most so many events per second, all subtasks together. Panics unless it is positive.
+    /// At most so many events per second, all subtasks together; the job fails unless it is positive.
     #[must_use]
     pub fn rate(mut self, events_per_s: f64) -> Self {
         self.generator = self.generator.rate(events_per_s);

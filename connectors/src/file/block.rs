@@ -1,10 +1,12 @@
 //! The bytes between two reads: whole lines, and where they lie.
 //!
 //! Invariants
-//!   B1  The block holds whole lines only, except for the last line of a file that is not followed.
-//!       A byte order mark at the start of a file is skipped.
+//!   B1  The block holds whole lines (of a format whose records span lines: whole records) only,
+//!       except for the last one of a file that is not followed. A byte order mark at the start of
+//!       a file is skipped.
 //!   B2  As text if all of it is UTF-8, which is checked once a block; else as bytes, checked by line.
 
+use super::format::Format;
 use crate::io_error::io_error;
 use memchr::{memchr, memrchr};
 use std::fs::File;
@@ -64,6 +66,7 @@ impl Block {
     /// needs no line break.
     pub(crate) fn read(
         &mut self,
+        format: &impl Format,
         file: &File,
         path: &Path,
         position: u64,
@@ -84,19 +87,21 @@ impl Block {
             bytes.resize(want.max(bytes.len()), 0);
             have += read_full(file, path, &mut bytes[have..want], position + have as u64)?;
             let at_end = have < want;
-            match memrchr(b'\n', &bytes[..have]) {
+            match last_break(format, &bytes[..have], position) {
                 _ if at_end && last_line => break have,
                 Some(line_break) => break line_break + 1,
                 None if at_end => break 0,
-                None if have > LINE_BYTES_MAX => return Err(too_long(file, path, position)),
+                None if have > LINE_BYTES_MAX => {
+                    return Err(too_long(format, file, path, position));
+                }
                 None => want = (want * 4).min(LINE_BYTES_MAX + 2),
             }
         };
         bytes.truncate(whole);
         (self.base, self.at) = (position, 0);
         self.end = whole.min(usize::try_from(part_end - position).unwrap_or(usize::MAX));
-        if position == 0 && bytes.starts_with(BYTE_ORDER_MARK) {
-            self.at = BYTE_ORDER_MARK.len();
+        if mark(&bytes, position) > 0 {
+            self.at = mark(&bytes, position);
             // The first line belongs to the part at 0, be it shorter than the mark.
             self.end = self.end.max(self.at + 1).min(whole);
         }
@@ -106,6 +111,25 @@ impl Block {
         };
         Ok(if whole == 0 { Found::Nothing } else { Found::Lines })
     }
+}
+
+/// Length of the byte order mark.
+fn mark(bytes: &[u8], position: u64) -> usize {
+    let marked = position == 0 && bytes.starts_with(BYTE_ORDER_MARK);
+    if marked { BYTE_ORDER_MARK.len() } else { 0 }
+}
+
+/// The last line break that ends a line, or a record where they span lines.
+fn last_break(format: &impl Format, bytes: &[u8], position: u64) -> Option<usize> {
+    if !format.spans_lines() {
+        return memrchr(b'\n', bytes);
+    }
+    let (mut at, mut last) = (mark(bytes, position), None);
+    while let Some(len) = format.record_end(&bytes[at..]) {
+        last = Some(at + len);
+        at += len + 1;
+    }
+    last
 }
 
 /// Fills `out` from `position` on, less at the end of the file.
@@ -164,10 +188,14 @@ pub(crate) fn line_number(
 }
 
 #[cold]
-fn too_long(file: &File, path: &Path, position: u64) -> Error {
+fn too_long(format: &impl Format, file: &File, path: &Path, position: u64) -> Error {
+    let (what, question) = match format.spans_lines() {
+        true => ("record", "does a quote not end?"),
+        false => ("line", "is it a text file?"),
+    };
     match line_number(file, path, &mut (0, 1), position) {
         Ok(line) => Error::job(format!(
-            "{}:{line}: the line is longer than {} MiB: is it a text file?",
+            "{}:{line}: the {what} is longer than {} MiB: {question}",
             path.display(),
             LINE_BYTES_MAX >> 20
         )),

@@ -1,8 +1,9 @@
-//! Comma-separated values, one record a line.
+//! Comma-separated values, one record a line unless told otherwise.
 
 use super::format::{Format, Malformed};
 use csv::{ErrorKind, StringRecord};
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder, Terminator};
+use memchr::{memchr, memchr2};
 use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
 use tidemill_base::Record;
@@ -13,6 +14,7 @@ use crate::FileSource;
 pub struct Csv<T> {
     delimiter: u8,
     has_header: bool,
+    multiline: bool,
     splitter: Splitter,
     record: StringRecord,
     item: PhantomData<fn() -> T>,
@@ -28,20 +30,20 @@ struct Splitter {
 
 impl<T> Csv<T> {
     pub(crate) fn new() -> Self {
-        Csv::with(b',', true)
+        Csv::with(b',', true, false)
     }
-    fn with(delimiter: u8, has_header: bool) -> Self {
+    fn with(delimiter: u8, has_header: bool, multiline: bool) -> Self {
         let core =
             ReaderBuilder::new().delimiter(delimiter).terminator(Terminator::Any(b'\n')).build();
         let splitter = Splitter { core, fields: vec![0; 256], ends: vec![0; 16] };
         let record = StringRecord::new();
-        Csv { delimiter, has_header, splitter, record, item: PhantomData }
+        Csv { delimiter, has_header, multiline, splitter, record, item: PhantomData }
     }
 }
 
 impl<T> Clone for Csv<T> {
     fn clone(&self) -> Self {
-        Csv::with(self.delimiter, self.has_header)
+        Csv::with(self.delimiter, self.has_header, self.multiline)
     }
 }
 
@@ -52,20 +54,31 @@ impl<T: Record + DeserializeOwned> FileSource<Csv<T>> {
     pub fn delimiter(mut self, delimiter: u8) -> Self {
         let bad = !delimiter.is_ascii() || matches!(delimiter, b'"' | b'\n' | b'\r');
         assert!(!bad, "the delimiter {:?} cannot part CSV fields", char::from(delimiter));
-        self.format = Csv::with(delimiter, self.format.has_header);
+        self.format = Csv::with(delimiter, self.format.has_header, self.format.multiline);
         self
     }
 
     /// Whether the first line of each file names the fields. Without, they are read by position.
     #[must_use]
     pub fn header(mut self, has_header: bool) -> Self {
-        self.format = Csv::with(self.format.delimiter, has_header);
+        self.format = Csv::with(self.format.delimiter, has_header, self.format.multiline);
+        self
+    }
+
+    /// Whether quoted fields may hold line breaks. A file is then read from its start to its end by
+    /// one subtask, because nobody can tell from its middle which line breaks are quoted; the files
+    /// of a directory are still read in parallel. A quote that does not end takes the rest of its
+    /// file, and fails the job at 16 MiB.
+    #[must_use]
+    pub fn multiline(mut self, multiline: bool) -> Self {
+        self.format = Csv::with(self.format.delimiter, self.format.has_header, multiline);
         self
     }
 }
 
 impl Splitter {
-    fn split(&mut self, line: &str, record: &mut StringRecord) -> Result<(), Malformed> {
+    /// Fills `record`; false if a quoted field does not end.
+    fn split(&mut self, line: &str, record: &mut StringRecord) -> Result<bool, Malformed> {
         self.core.reset();
         record.clear();
         let (mut input, mut written, mut fields, mut ended) = (line.as_bytes(), 0, 0, false);
@@ -77,7 +90,7 @@ impl Splitter {
                 ReadRecordResult::OutputFull => self.fields.resize(2 * self.fields.len(), 0),
                 ReadRecordResult::OutputEndsFull => self.ends.resize(2 * self.ends.len(), 0),
                 ReadRecordResult::InputEmpty if !ended => (input, ended) = (b"\n", true),
-                ReadRecordResult::InputEmpty => return Err(unterminated(line)),
+                ReadRecordResult::InputEmpty => return Ok(false),
                 ReadRecordResult::Record | ReadRecordResult::End => break,
             }
         }
@@ -90,32 +103,55 @@ impl Splitter {
             })?);
             from = end;
         }
-        Ok(())
+        Ok(true)
     }
 }
 
-#[cold]
-fn unterminated(line: &str) -> Malformed {
-    let column = line.rfind('"').map_or(1, |at| at + 1);
-    let message = "a quoted field does not end in its line; fields with line breaks are not read";
-    Malformed { column, message: String::from(message) }
+/// What ends a field.
+enum FieldEnd {
+    Delimiter(usize),
+    Break(usize),
+    /// The text; the quote at this place has not been closed.
+    Text {
+        quote: Option<usize>,
+    },
 }
 
-/// Where field `n` begins, as a byte of the line from 1.
-#[cold]
-fn column_of(line: &str, delimiter: u8, n: usize) -> usize {
-    let (mut quoted, mut seen) = (false, 0);
-    for (at, byte) in line.bytes().enumerate() {
-        if seen == n {
-            return at + 1;
-        }
-        match byte {
-            b'"' => quoted = !quoted,
-            _ if byte == delimiter && !quoted => seen += 1,
-            _ => {}
+/// What ends the field that starts at `at`. A quote opens a field at its start only; a doubled one
+/// within is part of the value.
+fn field_end(text: &[u8], start: usize, delimiter: u8) -> FieldEnd {
+    let mut at = start;
+    if text.get(at) == Some(&b'"') {
+        at += 1;
+        loop {
+            let Some(quote) = memchr(b'"', &text[at..]) else {
+                return FieldEnd::Text { quote: Some(start) };
+            };
+            at += quote + 1;
+            if text.get(at) != Some(&b'"') {
+                break;
+            }
+            at += 1;
         }
     }
-    line.len() + 1
+    match memchr2(delimiter, b'\n', &text[at..]) {
+        None => FieldEnd::Text { quote: None },
+        Some(len) if text[at + len] == b'\n' => FieldEnd::Break(at + len),
+        Some(len) => FieldEnd::Delimiter(at + len),
+    }
+}
+
+/// Where field `n` begins, as a byte of the record from 1.
+#[cold]
+fn column_of(record: &str, delimiter: u8, n: usize) -> usize {
+    let mut at = 0;
+    for _ in 0..n {
+        match field_end(record.as_bytes(), at, delimiter) {
+            FieldEnd::Delimiter(end) => at = end + 1,
+            FieldEnd::Break(_) | FieldEnd::Text { .. } => return record.len() + 1,
+        }
+    }
+    at + 1
 }
 
 impl<T: Record + DeserializeOwned> Format for Csv<T> {
@@ -130,10 +166,28 @@ impl<T: Record + DeserializeOwned> Format for Csv<T> {
     fn header(&mut self, line: &str) -> Result<StringRecord, Malformed> {
         let mut names = StringRecord::new();
         if self.has_header {
-            self.splitter.split(line, &mut names)?;
+            if !self.splitter.split(line, &mut names)? {
+                return Err(self.unterminated(line));
+            }
             names.trim();
         }
         Ok(names)
+    }
+
+    #[inline(always)]
+    fn spans_lines(&self) -> bool {
+        self.multiline
+    }
+
+    fn record_end(&self, text: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        loop {
+            match field_end(text, at, self.delimiter) {
+                FieldEnd::Delimiter(end) => at = end + 1,
+                FieldEnd::Break(end) => return Some(end),
+                FieldEnd::Text { .. } => return None,
+            }
+        }
     }
 
     fn parse(
@@ -145,7 +199,9 @@ impl<T: Record + DeserializeOwned> Format for Csv<T> {
         if line.is_empty() {
             return Ok(());
         }
-        self.splitter.split(line, &mut self.record)?;
+        if !self.splitter.split(line, &mut self.record)? {
+            return Err(self.unterminated(line));
+        }
         let names = self.has_header.then_some(header);
         if let Some(names) = names.filter(|n| n.len() != self.record.len()) {
             return Err(Malformed {
@@ -164,6 +220,25 @@ impl<T: Record + DeserializeOwned> Format for Csv<T> {
 }
 
 impl<T> Csv<T> {
+    #[cold]
+    fn unterminated(&self, record: &str) -> Malformed {
+        let mut at = 0;
+        let quote = loop {
+            match field_end(record.as_bytes(), at, self.delimiter) {
+                FieldEnd::Delimiter(end) | FieldEnd::Break(end) => at = end + 1,
+                FieldEnd::Text { quote } => break quote.unwrap_or(at),
+            }
+        };
+        let message = match self.multiline {
+            true => "a quoted field does not end",
+            false => {
+                "a quoted field does not end in its line; for fields with line breaks choose \
+                 .multiline(true)"
+            }
+        };
+        Malformed { column: quote + 1, message: String::from(message) }
+    }
+
     #[cold]
     fn malformed(&self, line: &str, header: &StringRecord, error: &csv::Error) -> Malformed {
         let ErrorKind::Deserialize { err, .. } = error.kind() else {

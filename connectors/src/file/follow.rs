@@ -7,7 +7,7 @@
 //!       checkpoint does not know, to the hash of its inode. All subtasks agree on it.
 
 use super::block::read_full;
-use super::listing::{Listed, Listing, identity};
+use super::listing::{Listed, Listing, Selection};
 use super::position::{Entry, Identity, Tailed};
 use super::reader::{Assignment, SourceFile, identity_of, open_sequential};
 use crate::io_error::io_error;
@@ -57,8 +57,7 @@ impl Tracked {
 
 /// Where new files are looked for, and whose they are.
 pub(crate) struct Follow {
-    path: PathBuf,
-    suffix: Option<String>,
+    selection: Selection,
     look_at: Micros,
     subtask: u32,
     parallelism: u32,
@@ -73,11 +72,11 @@ fn owner((dev, ino): Identity, parallelism: u32) -> u32 {
     (combine(hash_u64(dev), hash_u64(ino)) % u64::from(parallelism.max(1))) as u32
 }
 
-fn list(path: &Path, suffix: Option<&str>) -> Result<Listing> {
-    match std::fs::metadata(path) {
+fn list(selection: &Selection) -> Result<Listing> {
+    match std::fs::metadata(&selection.path) {
         // Between two files of a rotation.
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(Listing::default()),
-        _ => Listing::read(path, suffix),
+        _ => selection.list(),
     }
 }
 
@@ -106,7 +105,11 @@ pub(crate) fn fresh(listing: &Arc<Listing>, cx: &SourceContext) -> Result<Assign
 }
 
 /// The files of a checkpoint, as far as they are still there.
-pub(crate) fn restore(path: &Path, skip_missing: bool, cx: &SourceContext) -> Result<Assignment> {
+pub(crate) fn restore(
+    selection: &Selection,
+    skip_missing: bool,
+    cx: &SourceContext,
+) -> Result<Assignment> {
     let (mut followed, mut foreign) = (Vec::new(), Vec::new());
     for (i, entry) in cx.all_restored().into_iter().enumerate() {
         let tailed = match Entry::decode(entry)? {
@@ -121,7 +124,7 @@ pub(crate) fn restore(path: &Path, skip_missing: bool, cx: &SourceContext) -> Re
             }
         };
         let mine = i as u32 % cx.parallelism.max(1) == cx.subtask;
-        match (resolve(path, &tailed)?, mine) {
+        match (resolve(selection, &tailed)?, mine) {
             (Some(file), true) => followed.push(file),
             (Some(file), false) => foreign.push(file.identity),
             (None, true) if skip_missing => tracing::warn!(
@@ -147,16 +150,16 @@ fn missing(tailed: &Tailed) -> Error {
 }
 
 /// Finds a file of the checkpoint again (T1).
-fn resolve(path: &Path, tailed: &Tailed) -> Result<Option<Followed>> {
-    let folder = if path.is_dir() { Some(path) } else { path.parent() };
+fn resolve(selection: &Selection, tailed: &Tailed) -> Result<Option<Followed>> {
+    let path = &selection.path;
+    let folder = if path.is_dir() { Some(path.as_path()) } else { path.parent() };
     let folder = folder.filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let listed = list(folder, None)?.files;
+    let recursive = selection.recursive && path.is_dir();
+    let all = Selection { path: folder.to_owned(), suffix: None, recursive };
+    let listed = list(&all)?.files;
     let same_inode = listed.iter().find(|l| l.identity == tailed.identity);
-    let by_path = std::fs::metadata(&tailed.path).ok().map(|m| Listed {
-        path: tailed.path.clone(),
-        bytes: m.len(),
-        identity: identity(&m),
-    });
+    let by_path =
+        std::fs::metadata(&tailed.path).ok().map(|m| Listed::new(tailed.path.clone(), &m));
     for candidate in same_inode.into_iter().chain(&by_path) {
         if let Some(found) = open(candidate, tailed.position)?
             && candidate.bytes >= tailed.head.0
@@ -180,15 +183,9 @@ fn head(file: &File, path: &Path, bytes: u64) -> Result<(u64, u64)> {
 }
 
 impl Follow {
-    pub(crate) fn new(
-        path: &Path,
-        suffix: Option<&str>,
-        assignment: &Assignment,
-        cx: &SourceContext,
-    ) -> Self {
+    pub(crate) fn new(selection: &Selection, assignment: &Assignment, cx: &SourceContext) -> Self {
         Follow {
-            path: path.to_owned(),
-            suffix: suffix.map(str::to_owned),
+            selection: selection.clone(),
             look_at: 0,
             subtask: cx.subtask,
             parallelism: cx.parallelism,
@@ -216,7 +213,7 @@ impl Follow {
             }
         }
         let mut new = Vec::new();
-        for listed in list(&self.path, self.suffix.as_deref())?.files {
+        for listed in list(&self.selection)?.files {
             if let Some(file) = known.get_mut(&listed.identity) {
                 if let Some(tracked) = &mut file.tracked {
                     tracked.unlisted = None;

@@ -1,6 +1,7 @@
 //! From a line of text to a record.
 
 use crate::file::parsed::BadLine;
+use memchr::memchr;
 use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
 use tidemill_base::Record;
@@ -8,7 +9,7 @@ use tidemill_base::Record;
 /// Why a line is not a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed {
-    /// Byte in the line, from 1.
+    /// Byte in the line (or the record, where it spans lines), from 1.
     pub column: usize,
     /// What is wrong there.
     pub message: String,
@@ -39,6 +40,19 @@ pub trait Format: Clone + Send + 'static {
         line: &str,
         emit: impl for<'v> FnOnce(<Self::Item as Record>::View<'v>),
     ) -> Result<(), Malformed>;
+
+    /// Whether a record may hold line breaks. A file of such records is read by one subtask from its
+    /// start to its end: where a record starts in the middle of a file cannot be told.
+    #[inline(always)]
+    fn spans_lines(&self) -> bool {
+        false
+    }
+
+    /// The line break that ends the record which starts with `text`; `None` if it is not there yet.
+    /// Asked only if records span lines.
+    fn record_end(&self, text: &[u8]) -> Option<usize> {
+        memchr(b'\n', text)
+    }
 
     /// Whether bad lines become records too, by [`bad`](Format::bad).
     fn keeps_bad(&self) -> bool {

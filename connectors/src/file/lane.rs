@@ -40,10 +40,11 @@ pub(crate) struct Lane {
     pub(crate) waiting: bool,
 }
 
-/// The parts of one subtask: all files are parted, and the parts dealt out in turn.
+/// The parts of one subtask: all files are parted (`split_bytes`; `None`: not at all), and the parts
+/// dealt out in turn.
 pub(crate) fn share(
     listing: &Listing,
-    split_bytes: u64,
+    split_bytes: Option<u64>,
     subtask: u32,
     parallelism: u32,
 ) -> Vec<(PathBuf, Part)> {
@@ -51,10 +52,11 @@ pub(crate) fn share(
     let mut turn = 0;
     for file in &listing.files {
         let fair = file.bytes.div_ceil(u64::from(parallelism.max(1)));
-        let size = split_bytes.min(if file.bytes > SMALL_BYTES { fair } else { u64::MAX });
+        let fair = if file.bytes > SMALL_BYTES { fair } else { u64::MAX };
+        let size = split_bytes.map_or(u64::MAX, |bytes| bytes.min(fair));
         let mut start = 0;
         while start < file.bytes {
-            let end = (start + size).min(file.bytes);
+            let end = start.saturating_add(size).min(file.bytes);
             if turn == subtask {
                 mine.push((file.path.clone(), Part::new(start, end)));
             }

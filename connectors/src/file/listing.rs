@@ -2,6 +2,7 @@
 
 use crate::io_error::io_error;
 use std::fs::{self, Metadata};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,12 @@ pub(crate) struct Listed {
     pub(crate) identity: Identity,
 }
 
+impl Listed {
+    pub(crate) fn new(path: PathBuf, metadata: &Metadata) -> Self {
+        Listed { path, bytes: metadata.len(), identity: identity(metadata) }
+    }
+}
+
 /// The files of a path, in the order of their names.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
@@ -28,14 +35,24 @@ pub(crate) fn identity(metadata: &Metadata) -> Identity {
     (metadata.dev(), metadata.ino())
 }
 
-impl Listing {
+/// Which files: one, or those of a directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Selection {
+    pub(crate) path: PathBuf,
+    /// How their names end.
+    pub(crate) suffix: Option<String>,
+    /// Those of the directories in it too, which are not hidden; links to directories are not
+    /// followed.
+    pub(crate) recursive: bool,
+}
+
+impl Selection {
     /// The file itself, or the directory's regular files that are not hidden.
-    pub(crate) fn read(path: &Path, suffix: Option<&str>) -> Result<Listing> {
+    pub(crate) fn list(&self) -> Result<Listing> {
+        let path = &self.path;
         let metadata = fs::metadata(path).map_err(|e| io_error("open", path, &e))?;
-        let listed =
-            |path: PathBuf, m: &Metadata| Listed { path, bytes: m.len(), identity: identity(m) };
         if metadata.is_file() {
-            return Ok(Listing { files: vec![listed(path.to_owned(), &metadata)] });
+            return Ok(Listing { files: vec![Listed::new(path.to_owned(), &metadata)] });
         }
         if !metadata.is_dir() {
             return Err(Error::job(format!(
@@ -43,24 +60,48 @@ impl Listing {
                 path.display()
             )));
         }
-        let mut files = Vec::new();
-        for entry in fs::read_dir(path).map_err(|e| io_error("list", path, &e))? {
-            let entry = entry.map_err(|e| io_error("list", path, &e))?;
-            let (name, path) = (entry.file_name(), entry.path());
-            let wanted = suffix.is_none_or(|s| name.as_bytes().ends_with(s.as_bytes()));
-            if !wanted || name.as_bytes().starts_with(b".") {
-                continue;
-            }
-            // A file may have gone since the directory was read; a broken link never was one.
-            match fs::metadata(&path) {
-                Ok(m) if m.is_file() => files.push(listed(path, &m)),
-                Ok(_) => {}
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(io_error("open", &path, &e)),
+        let (mut files, mut folders) = (Vec::new(), Vec::new());
+        self.list_folder(path, &mut files, &mut folders)?;
+        while let Some(folder) = folders.pop() {
+            match self.list_folder(&folder, &mut files, &mut folders) {
+                // It may have gone since the one that it was in was read.
+                Err(_) if !folder.exists() => {}
+                listed => listed?,
             }
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(Listing { files })
+    }
+
+    fn list_folder(
+        &self,
+        folder: &Path,
+        files: &mut Vec<Listed>,
+        folders: &mut Vec<PathBuf>,
+    ) -> Result<()> {
+        let failed = |e| io_error("list", folder, &e);
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let (name, path) = (entry.file_name(), entry.path());
+            if name.as_bytes().starts_with(b".") {
+                continue;
+            }
+            if self.recursive && entry.file_type().is_ok_and(|t| t.is_dir()) {
+                folders.push(path);
+                continue;
+            }
+            if self.suffix.as_ref().is_some_and(|s| !name.as_bytes().ends_with(s.as_bytes())) {
+                continue;
+            }
+            // A file may have gone since the directory was read; a broken link never was one.
+            match fs::metadata(&path) {
+                Ok(m) if m.is_file() => files.push(Listed::new(path, &m)),
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(io_error("open", &path, &e)),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -59,6 +59,13 @@ impl<F: Format> Format for OrBad<F> {
     ) -> Result<(), Malformed> {
         self.0.parse(header, line, |view| emit(ParsedView::Good(view)))
     }
+    #[inline(always)]
+    fn spans_lines(&self) -> bool {
+        self.0.spans_lines()
+    }
+    fn record_end(&self, text: &[u8]) -> Option<usize> {
+        self.0.record_end(text)
+    }
     fn keeps_bad(&self) -> bool {
         true
     }

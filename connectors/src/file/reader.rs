@@ -15,7 +15,7 @@ use super::parsed::BadLine;
 use super::position::{Entry, Identity};
 use crate::io_error::io_error;
 use crate::rate::Limiter;
-use memchr::memchr;
+use memchr::{memchr, memchr_iter, memrchr};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -233,7 +233,8 @@ impl<F: Format> FileReader<F> {
                 }
                 let (handle, path) = (source.handle()?, &source.path);
                 let bounded = part.end != u64::MAX;
-                let found = self.block.read(handle, path, position, part.end, bounded)?;
+                let (format, end) = (&self.format, part.end);
+                let found = self.block.read(format, handle, path, position, end, bounded)?;
                 match found {
                     Found::Lines => return Ok(Filled::Lines),
                     Found::Nothing if bounded => return Err(source.shrunk(position, part.end)),
@@ -263,7 +264,7 @@ impl<F: Format> FileReader<F> {
                 Data::Text(text) => text.as_bytes(),
                 Data::Bytes(bytes) => bytes,
             };
-            let (end, next) = line_end(bytes, block.at);
+            let (end, next) = record_end(format, bytes, block.at);
             let place = place(block);
             let parsed = match &block.data {
                 Data::Text(text) => {
@@ -296,14 +297,25 @@ fn set_position(lane: &mut Lane, position: u64) {
     }
 }
 
-/// Where the line at `at` ends, and where the next one starts.
+/// Where the line (or record) at `at` ends, and where the next one starts.
 #[inline(always)]
-fn line_end(bytes: &[u8], at: usize) -> (usize, usize) {
-    match memchr(b'\n', &bytes[at..]) {
+fn record_end(format: &impl Format, bytes: &[u8], at: usize) -> (usize, usize) {
+    let line_break = match format.spans_lines() {
+        true => format.record_end(&bytes[at..]),
+        false => memchr(b'\n', &bytes[at..]),
+    };
+    match line_break {
         Some(len) if len > 0 && bytes[at + len - 1] == b'\r' => (at + len - 1, at + len + 1),
         Some(len) => (at + len, at + len + 1),
         None => (bytes.len(), bytes.len()),
     }
+}
+
+/// Line and column of an error in the record that starts in line `line`.
+fn error_place(line: u64, record: &[u8], column: usize) -> (u64, usize) {
+    let before = &record[..column.saturating_sub(1).min(record.len())];
+    let breaks = memchr_iter(b'\n', before).count() as u64;
+    (line + breaks, column - memrchr(b'\n', before).map_or(0, |at| at + 1))
 }
 
 fn utf8(line: &[u8]) -> Result<&str, Malformed> {
@@ -375,14 +387,14 @@ impl<H> SourceFile<H> {
         }
         let bounded = part.end != u64::MAX;
         let limit = if bounded { bytes } else { u64::MAX };
-        if block.read(handle, &self.path, 0, limit, bounded)? == Found::Nothing {
+        if block.read(format, handle, &self.path, 0, limit, bounded)? == Found::Nothing {
             return Ok(false);
         }
         let bytes = match &block.data {
             Data::Text(text) => text.as_bytes(),
             Data::Bytes(bytes) => bytes,
         };
-        let (end, next) = line_end(bytes, block.at);
+        let (end, next) = record_end(format, bytes, block.at);
         let header = utf8(&bytes[block.at..end]).and_then(|line| format.header(line));
         block.end = 0;
         self.header = Some((header.map_err(|m| self.bad_header::<F>(&m))?, next as u64));
@@ -435,8 +447,9 @@ impl Errors {
         let mut known = source.known_line;
         let number = line_number(source.handle()?, &source.path, &mut known, position)?;
         source.known_line = known;
+        let (number, column) = error_place(number, line, malformed.column);
         let text = String::from_utf8_lossy(line);
-        let (path, Malformed { column, message }) = (source.path.display(), malformed);
+        let (path, message) = (source.path.display(), malformed.message);
         if format.keeps_bad() {
             let (file, text) = (path.to_string(), text.into_owned());
             let column = column as u64;

@@ -126,6 +126,44 @@ fn malformed_csv() {
 }
 
 #[test]
+fn malformed_csv_of_several_lines() {
+    let text = b"name,price\n\"a\nb\nc\",cheap\n\"d\ne\",2\nf,\"3\ng,4\n";
+    let (_dir, path) = file_with(text);
+    let source = FileSource::csv::<Row>(&path).multiline(true);
+    contains(&failure(&source), &["in.txt:4:4: malformed CSV: field 2 ('price') is 'cheap'"]);
+    let all = read_with_restores(&source.clone().or_bad(), 1, &[]).unwrap();
+    let bad = all.iter().filter_map(|p| match p {
+        Parsed::Bad(bad) => Some((bad.line, bad.column, bad.text.as_str(), bad.error.as_str())),
+        Parsed::Good(_) => None,
+    });
+    let places: Vec<_> = bad.collect();
+    assert_eq!((places[0].0, places[0].1), (4, 4));
+    assert_eq!(places[1], (7, 3, "f,\"3\ng,4\n", "a quoted field does not end"));
+    assert_eq!(all.len(), 3);
+    let skipped = read_with_restores(&source.on_error(OnError::Skip), 1, &[]).unwrap();
+    assert_eq!(skipped, [Row { name: "d\ne".into(), price: 2.0 }]);
+}
+
+#[test]
+fn a_quote_that_does_not_end_is_not_read_for_ever() {
+    let mut text = b"name,price\n\"a".to_vec();
+    text.resize(40 << 20, b'\n');
+    let (_dir, path) = file_with(&text);
+    let source = FileSource::csv::<Row>(&path).multiline(true);
+    contains(&failure(&source), &["in.txt:2:", "longer than 16 MiB", "quote"]);
+    contains(&failure(&FileSource::csv::<Row>(&path)), &["in.txt:2:1", ".multiline(true)"]);
+}
+
+#[test]
+fn splits_of_a_checkpoint_and_records_of_several_lines_exclude_each_other() {
+    let (_dir, path) = file_with("name,price\n".repeat(20).as_bytes());
+    let source = FileSource::csv::<Row>(&path).split_bytes(30);
+    let entries = snapshot_all(&mut open_all(&source, 2, None).unwrap());
+    let error = open_all(&source.multiline(true), 2, Some(&entries)).err().expect("must fail");
+    contains(&error, &["several splits", "without .multiline(true)"]);
+}
+
+#[test]
 fn csv_without_a_header_is_read_by_position() {
     let (_dir, path) = file_with(b"a|1\n\"b|c\"|2\n");
     let source = FileSource::csv::<Row>(&path).header(false).delimiter(b'|');

@@ -106,6 +106,29 @@ fn a_forgotten_inode_stays_with_the_subtask_that_had_it() {
 }
 
 #[test]
+fn folders_that_appear_are_followed_and_files_may_move_between_them() {
+    let dir = dir_with(&[("a.log", b"a1\n")]);
+    let at = |name: &str| dir.path().join(name);
+    let source = FileSource::lines(dir.path()).suffix(".log").tail(true).recursive(true);
+    let mut job = Job::start(source, 3);
+    assert_eq!(job.took(1), ["a1"]);
+    fs::create_dir_all(at("x/y")).unwrap();
+    append(&at("x/y/b.log"), "b1\n");
+    assert_eq!(job.took(2), ["b1"]);
+    fs::rename(at("a.log"), at("x/a.log")).unwrap();
+    append(&at("x/a.log"), "a2\n");
+    assert_eq!(job.took(2), ["a2"]);
+    // Found again by its inode, wherever it is.
+    let entries = snapshot_all(&mut job.readers);
+    fs::rename(at("x/a.log"), at("x/y/a.old")).unwrap();
+    append(&at("x/y/a.old"), "a3\n");
+    job.readers = open_all(&job.source, 2, Some(&entries)).unwrap();
+    assert_eq!(job.took(2), ["a3"]);
+    fs::remove_dir_all(at("x")).unwrap();
+    assert_eq!(job.took(2), [""; 0]);
+}
+
+#[test]
 fn files_of_a_directory_appear_are_renamed_and_go() {
     let dir = dir_with(&[("a.log", b"a1\n")]);
     let at = |name: &str| dir.path().join(name);

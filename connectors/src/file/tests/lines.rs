@@ -2,7 +2,7 @@
 
 use super::{dir_with, file_with};
 use crate::testing::*;
-use crate::{FileSource, Parsed};
+use crate::{FileSource, Format, Parsed};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -105,6 +105,128 @@ proptest! {
         let got = read_with_restores(&source, parallelism, &stops).unwrap();
         prop_assert_eq!(sorted(got), sorted(rows));
     }
+}
+
+/// A value of a CSV field with all that parts fields, lines and records.
+fn field() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        4 => "[a-zß ]{0,6}",
+        3 => Just(String::from("\n")),
+        1 => Just(String::from("\r\n")),
+        2 => Just(String::from("\"")),
+        2 => Just(String::from(";")),
+        1 => Just(String::from(",")),
+    ];
+    vec(piece, 0..6).prop_map(|p| p.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn every_record_that_spans_lines_once(
+        rows in vec((field(), any::<i64>(), prop::option::of("[a-zß\n]{1,5}")), 1..30),
+        mark: bool, last_break: bool, tail: bool, split in 1u64..90, parallelism in 1u32..9,
+        stops in stops(),
+    ) {
+        let rows: Vec<Row> = rows.into_iter().map(|(name, n, note)| Row { name, n, note }).collect();
+        let mut writer = csv::WriterBuilder::new().delimiter(b';').from_writer(Vec::new());
+        for row in &rows {
+            writer.serialize(row).unwrap();
+        }
+        let mark = if mark { "\u{feff}" } else { "" };
+        let mut text = String::from_utf8(writer.into_inner().unwrap()).unwrap();
+        if !last_break && !tail {
+            text.truncate(text.len() - 1);
+        }
+        let (_dir, path) = file_with(format!("{mark}{text}").as_bytes());
+        let source = FileSource::csv::<Row>(path).delimiter(b';').multiline(true).split_bytes(split);
+        if tail {
+            // What ends within quotes is not a record yet.
+            let mut reader = open_all(&source.tail(true), 1, None).unwrap().remove(0);
+            let mut out = Out::new();
+            prop_assert_eq!(out.drain(&mut reader).unwrap(), Polled::Idle { until: None });
+            prop_assert_eq!(out.values(), rows);
+        } else {
+            let got = read_with_restores(&source, parallelism, &stops).unwrap();
+            prop_assert_eq!(sorted(got), sorted(rows));
+        }
+    }
+
+    /// The file's reader and the CSV reader of the crate agree on where records end.
+    #[test]
+    fn records_end_where_csv_says(pieces in vec(prop_oneof![
+        Just("\""), Just(","), Just("\n"), Just("a"), Just("\r\n")
+    ], 0..40)) {
+        let text = pieces.concat();
+        let mut reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .terminator(csv::Terminator::Any(b'\n'))
+            .from_reader(text.as_bytes());
+        // The position of a record is before the empty lines that it skips.
+        let begins = |at: usize| at + text[at..].len() - text[at..].trim_start_matches('\n').len();
+        let records = reader.byte_records().map(|r| r.unwrap().position().unwrap().byte() as usize);
+        let want: Vec<usize> = records.map(begins).collect();
+        let format = crate::FileSource::csv::<Row>("").multiline(true).into_format();
+        let (mut got, mut at) = (Vec::new(), 0);
+        while at < text.len() {
+            let end = format.record_end(&text.as_bytes()[at..]);
+            if end != Some(0) {
+                got.push(at);
+            }
+            at += end.map_or(text.len(), |e| e + 1);
+        }
+        prop_assert_eq!(got, want);
+    }
+}
+
+#[test]
+fn records_of_many_lines_cross_blocks() {
+    let rows: Vec<Row> = (0..40_000)
+        .map(|n| {
+            let name =
+                if n % 15_000 == 7 { "line\n".repeat(100_000) } else { format!("a\n\"{n}\"") };
+            Row { name, n, note: None }
+        })
+        .collect();
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in &rows {
+        writer.serialize(row).unwrap();
+    }
+    let (_dir, path) = file_with(&writer.into_inner().unwrap());
+    let source = FileSource::csv::<Row>(path).multiline(true);
+    let got = read_with_restores(&source, 3, &[(2, 40, 333), (3, 17, 1024)]).unwrap();
+    assert!(sorted(got) == sorted(rows.clone()));
+    // One subtask has all of it, in order.
+    let mut readers = open_all(&source, 2, None).unwrap();
+    let mut outs = [Out::new(), Out::new()];
+    for (reader, out) in readers.iter_mut().zip(&mut outs) {
+        out.drain(reader).unwrap();
+    }
+    assert!(outs[0].values() == rows && outs[1].records.is_empty());
+}
+
+#[test]
+fn folders_within_folders() {
+    let dir = dir_with(&[("1.log", b"a\n"), ("1.txt", b"no\n")]);
+    let path = |name: &str| dir.path().join(name);
+    for folder in ["sub.log/deep", ".hidden", "empty"] {
+        std::fs::create_dir_all(path(folder)).unwrap();
+    }
+    let files =
+        [("sub.log/2.log", "b\n"), ("sub.log/deep/3.log", "c\n"), (".hidden/4.log", "no\n")];
+    for (name, text) in files {
+        std::fs::write(path(name), text).unwrap();
+    }
+    // A link to a folder would let files be read twice, or for ever.
+    std::os::unix::fs::symlink(dir.path(), path("empty/loop.log")).unwrap();
+    let read = |recursive| {
+        let source = FileSource::lines(dir.path()).suffix(".log").recursive(recursive);
+        sorted(read_with_restores(&source, 2, &[(3, 1, 1)]).unwrap())
+    };
+    assert_eq!(read(true), ["a", "b", "c"]);
+    assert_eq!(read(false), ["a"]);
 }
 
 #[test]
