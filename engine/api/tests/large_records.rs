@@ -185,6 +185,55 @@ fn a_firing_stops_between_rows_that_become_large() {
     }
 }
 
+/// Records that were small for long have become large: what gathers or walks small ones cannot stop
+/// between those it has at hand, and nobody must take them for one record that expands.
+#[test]
+fn a_burst_of_large_records_after_small_ones_passes() {
+    let _turn = TURN.lock();
+    let bytes = 1 << 20;
+    let grow = move |i: u64, small: u64| record(i, if i < small { 20 } else { bytes });
+    let check = |what: &str, env: &Env, sink: &Slow, (small, total): (u64, u64), at_hand: u64| {
+        let (summary, grown) = peak_growth(|| env.execute_with(&[]));
+        assert_eq!(summary.unwrap().outcome, "finished", "{what}");
+        assert_eq!(sink.rows.load(Ordering::Relaxed), total - small, "{what}");
+        assert_eq!(sink.numbers.load(Ordering::Relaxed), total * (total - 1) / 2, "{what}");
+        let limit = limit(bytes) + at_hand * bytes as u64 * 9 / 4;
+        assert!(grown < limit, "{what}: grew by {} KiB, not {}", grown >> 10, limit >> 10);
+    };
+    // 1024 records a poll; in the second one, the filter has 64 at hand from the first on.
+    let (small, total) = (1024 + 15 * 64, 1024 + 15 * 64 + 90);
+    for copies in [1, 2] {
+        let (sink, env) = (Slow::new(bytes, Duration::from_micros(300)), env("filtered"));
+        let kept = numbers(&env, total).filter(|_| true).map(move |i| grow(i, small)).shared();
+        // The other of two consumers at the end of the same chain.
+        for _ in 1..copies {
+            kept.stream().rebalance().add_sink(DiscardSink);
+        }
+        kept.stream().rebalance().add_sink(sink.clone());
+        check("filtered", &env, &sink, (small, total), 64 * copies);
+    }
+    // A firing walks 1, 2, 4, ... 64, and then 128 rows at a time.
+    let (small, total) = (127 + 14 * 128, 127 + 14 * 128 + 150);
+    for late in [Duration::ZERO, Duration::from_secs(1)] {
+        let (sink, env) = (Slow::new(bytes, Duration::from_micros(300)), env("fired"));
+        // Rows come in the order of their places: which are large is decided by how many came.
+        let mut fired = 0;
+        let source = GeneratorSource::new(Some(total), |i| i);
+        env.add_source_with(source, event_time(|i: u64| i as i64))
+            .key_by::<u64, _>(|i| *i)
+            .window(tidemill::Tumbling::of(Duration::from_secs(3_600)))
+            .allowed_lateness(late)
+            .count()
+            .map(move |_| {
+                fired += 1;
+                grow(fired - 1, small)
+            })
+            .rebalance()
+            .add_sink(sink.clone());
+        check("fired", &env, &sink, (small, total), 128);
+    }
+}
+
 /// The largest records become channel state too.
 #[test]
 fn unaligned_checkpoints_hold_large_records() {

@@ -11,8 +11,10 @@
 //!   H2  `has_credit` is false only while `credits` or more are in use: the sender waits for nothing
 //!       else.
 //!   H3  A sender may go beyond its credits. It is asked to stop, between two records, when twice as
-//!       many are in use (`has_room`); one record may expand further, up to `overdraft` in all.
-//!       Buffers beyond the credits are dropped when the consumer has read them.
+//!       many are in use (`has_room`); one record may expand further, by up to `overdraft`. Who
+//!       cannot stop there (it has gathered records, or walks a table) says where the next record
+//!       begins (`begin_record`), so that no record pays for those before it. Buffers beyond the
+//!       credits are dropped when the consumer has read them.
 //!   H4  The ring has room for as many batches as there are credits, and for `CONTROL_SLOTS` control
 //!       elements; an element that finds it full waits at the sender, in order.
 
@@ -46,10 +48,6 @@ impl ChannelOptions {
     fn room(&self) -> usize {
         2 * self.credits
     }
-    /// The most credits that can be in use.
-    fn limit(&self) -> usize {
-        self.credits + self.overdraft
-    }
 }
 
 /// The producer's end.
@@ -63,6 +61,8 @@ pub struct ChannelSender {
     waiting: VecDeque<Element>,
     /// H1.
     in_use: usize,
+    /// Credits that were in use when the record at hand began; `credits` unless they were more (H3).
+    begun: usize,
     options: ChannelOptions,
     /// The consumer's slot, if it is another one.
     doorbell: Option<Arc<Doorbell>>,
@@ -98,6 +98,7 @@ pub fn channel(
         free: Vec::with_capacity(options.credits),
         waiting: VecDeque::new(),
         in_use: 0,
+        begun: options.credits,
         options,
         doorbell: consumer,
         #[cfg(any(debug_assertions, feature = "check"))]
@@ -111,6 +112,7 @@ impl ChannelSender {
     /// Whether fewer credits are in use than there are, and nothing waits for the ring.
     #[inline]
     pub fn has_credit(&mut self) -> bool {
+        self.begun = self.options.credits;
         if self.waiting.is_empty() && self.in_use < self.options.credits {
             return true;
         }
@@ -127,6 +129,17 @@ impl ChannelSender {
         self.in_use < self.options.room()
     }
 
+    /// The next record begins, although there is no room (H3).
+    pub fn begin_record(&mut self) {
+        self.collect_returned();
+        self.begun = self.in_use.max(self.options.credits);
+    }
+
+    /// The most credits that may be in use.
+    fn limit(&self) -> usize {
+        self.begun + self.options.overdraft
+    }
+
     fn collect_returned(&mut self) {
         while let Some(buffer) = self.returned.try_pop() {
             self.give_back(buffer);
@@ -138,10 +151,10 @@ impl ChannelSender {
 
     /// A pooled buffer to write into, beyond the credits too; `None` at the limit (H3).
     pub fn take_buffer(&mut self) -> Option<Buffer> {
-        if self.free.is_empty() || self.in_use >= self.options.limit() {
+        if self.free.is_empty() || self.in_use >= self.limit() {
             self.collect_returned();
         }
-        if self.in_use >= self.options.limit() {
+        if self.in_use >= self.limit() {
             return None;
         }
         self.in_use += 1;
@@ -152,7 +165,7 @@ impl ChannelSender {
     pub fn take_credits(&mut self, bytes: usize) -> bool {
         self.collect_returned();
         let in_use = self.in_use + tidemill_base::batch::credits(bytes);
-        let taken = in_use <= self.options.limit();
+        let taken = in_use <= self.limit();
         if taken {
             self.in_use = in_use;
         }
@@ -173,9 +186,9 @@ impl ChannelSender {
         }
     }
 
-    /// The most bytes that can be on their way.
+    /// The most bytes that one record may become.
     pub fn bytes_max(&self) -> usize {
-        self.options.limit() * tidemill_base::BUFFER_BYTES
+        (self.options.credits + self.options.overdraft) * tidemill_base::BUFFER_BYTES
     }
 
     /// Sends an element. Never fails and never waits: a full ring keeps it here, in order.

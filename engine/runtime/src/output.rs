@@ -6,13 +6,15 @@
 //!   O2  A record is in exactly one lane, except on broadcast edges, where it is in all.
 //!   O3  Nothing follows the end: a finished task that acknowledges a checkpoint sends no barrier,
 //!       its consumers count it as arrived.
-//!   O4  Once a lane is without room, `room` is false until the outputs are writable again.
+//!   O4  Once a lane is without room, `room` is false until the outputs are writable again. What is
+//!       pushed all the same after `room` was asked belongs to the next record (channel.rs, H3).
 
 use crate::blame::Blame;
 use crate::channel::ChannelSender;
 use crate::context::{Context, owner};
 use crate::deploy::Outlet;
 use crate::stage::{Control, Stage};
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use tidemill_base::batch::{Full, META};
@@ -141,6 +143,8 @@ pub struct EdgeWriter<T, R> {
     operator: Arc<str>,
     /// O4.
     room: bool,
+    /// Somebody has been told that there is no room.
+    refused: Cell<bool>,
     flushed_at: Micros,
     ended: bool,
     record: PhantomData<fn(T)>,
@@ -151,8 +155,17 @@ impl<T: Record, R: Router<T>> EdgeWriter<T, R> {
     pub fn new(outlet: Outlet, router: R, context: Context) -> Self {
         let Outlet { operator, channels } = outlet;
         let lanes = channels.into_iter().map(|sender| Lane { sender, builder: None }).collect();
-        let (room, flushed_at, ended, record) = (true, 0, false, PhantomData);
-        EdgeWriter { lanes, router, context, operator, room, flushed_at, ended, record }
+        EdgeWriter {
+            lanes,
+            router,
+            context,
+            operator,
+            room: true,
+            refused: Cell::new(false),
+            flushed_at: 0,
+            ended: false,
+            record: PhantomData,
+        }
     }
 
     #[inline(always)]
@@ -169,6 +182,9 @@ impl<T: Record, R: Router<T>> EdgeWriter<T, R> {
     #[inline(never)]
     fn push_fresh(&mut self, lane: usize, view: T::View<'_>, timestamp: Timestamp, hash: u64) {
         self.seal(lane);
+        if self.refused.take() {
+            self.lanes.iter_mut().for_each(|l| l.sender.begin_record());
+        }
         let now = self.context.time.now();
         let sender = &mut self.lanes[lane].sender;
         let Some(buffer) = sender.take_buffer() else {
@@ -307,6 +323,9 @@ impl<T: Record, R: Router<T>> Stage<T> for EdgeWriter<T, R> {
 
     #[inline(always)]
     fn room(&self) -> bool {
+        if !self.room {
+            self.refused.set(true);
+        }
         self.room
     }
 }

@@ -51,6 +51,7 @@ pub trait Stage<T: Record>: 'static {
 
     /// Whether the outputs have room for more records of the run at hand. What takes records asks
     /// behind each: false once what was pushed has gone far beyond the credits, until the outputs
-    /// are writable again.
+    /// are writable again. Who cannot stop there asks behind each record all the same, and all
+    /// outputs are asked: that is how they tell one record that expands without bound from several.
     fn room(&self) -> bool;
 }

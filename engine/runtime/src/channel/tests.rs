@@ -29,6 +29,8 @@ enum Act {
     SendLarge(usize),
     /// A pooled buffer is taken and given back.
     GiveBack,
+    /// The next record begins.
+    Begin,
     /// A watermark is sent.
     Control,
     /// The consumer takes in what has arrived.
@@ -42,6 +44,7 @@ fn act() -> impl Strategy<Value = Act> {
         4 => Just(Act::Send),
         2 => (2usize..12).prop_map(Act::SendLarge),
         1 => Just(Act::GiveBack),
+        1 => Just(Act::Begin),
         1 => Just(Act::Control),
         3 => Just(Act::Drain),
         3 => (1usize..6).prop_map(Act::Recycle),
@@ -55,6 +58,7 @@ proptest! {
     fn credits_are_exact(acts in vec(act(), 0..200), credits in 2usize..10, extra in 2usize..40) {
         let options = ChannelOptions { credits, overdraft: extra };
         let (mut tx, mut rx) = channel(options, None, None);
+        let mut begun = credits;
         let (mut in_use, mut sent, mut arrived) = (0, 0u64, VecDeque::new());
         let mut held: VecDeque<Batch> = VecDeque::new();
         let mut got = 0;
@@ -62,7 +66,7 @@ proptest! {
             match act {
                 Act::Send => {
                     let buffer = tx.take_buffer();
-                    prop_assert_eq!(buffer.is_some(), in_use < credits + extra);
+                    prop_assert_eq!(buffer.is_some(), in_use < begun + extra);
                     if let Some(buffer) = buffer {
                         in_use += 1;
                         sent += 1;
@@ -73,7 +77,7 @@ proptest! {
                     let builder = large(n);
                     prop_assert_eq!(tidemill_base::batch::credits(builder.bytes_used()), n);
                     let taken = tx.take_credits(builder.bytes_used());
-                    prop_assert_eq!(taken, in_use + n <= credits + extra);
+                    prop_assert_eq!(taken, in_use + n <= begun + extra);
                     if taken {
                         in_use += n;
                         sent += 1;
@@ -84,6 +88,10 @@ proptest! {
                     if let Some(buffer) = tx.take_buffer() {
                         tx.give_back(buffer);
                     }
+                }
+                Act::Begin => {
+                    tx.begin_record();
+                    begun = in_use.max(credits);
                 }
                 Act::Control => tx.send(Element::Watermark(0)),
                 Act::Drain => {
@@ -102,7 +110,10 @@ proptest! {
                 }
             }
             let waiting = tx.flush_waiting();
-            prop_assert_eq!(tx.has_credit(), in_use < credits && !waiting);
+            if in_use < credits {
+                prop_assert_eq!(tx.has_credit(), !waiting);
+                begun = credits;
+            }
             prop_assert_eq!(tx.has_room(), in_use < 2 * credits);
             prop_assert!(tx.free.len() <= credits);
         }

@@ -117,6 +117,6 @@ where
 
     #[inline]
     fn room(&self) -> bool {
-        self.tail.room() && self.sides.room()
+        self.tail.room() & self.sides.room()
     }
 }

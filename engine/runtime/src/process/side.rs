@@ -102,6 +102,6 @@ impl SideOutputs {
     /// Whether all have room for more of the run at hand; see [`Stage::room`].
     #[inline]
     pub fn room(&self) -> bool {
-        self.sides.iter().all(|(_, s)| s.room())
+        self.sides.iter().fold(true, |room, (_, side)| room & side.room())
     }
 }

@@ -53,6 +53,6 @@ impl<T: Record> Stage<T> for Tee<T> {
         self.outputs.iter_mut().all(Stage::writable)
     }
     fn room(&self) -> bool {
-        self.outputs.iter().all(Stage::room)
+        self.outputs.iter().fold(true, |room, output| room & output.room())
     }
 }

@@ -98,17 +98,21 @@ where
         }
         self.kept += usize::from(keep);
         if self.kept == self.pace {
-            self.pass_on();
-            self.pace = if self.tail.room() { FILTER_RUN.min(2 * self.pace) } else { 1 };
+            let room = self.pass_on();
+            self.pace = if room { FILTER_RUN.min(2 * self.pace) } else { 1 };
         }
     }
 
+    /// Pushes what was gathered; whether the outputs still have room.
     #[inline(always)]
-    fn pass_on(&mut self) {
+    fn pass_on(&mut self) -> bool {
+        let mut room = true;
         for (record, timestamp) in &self.run[..self.kept] {
             self.tail.push(record.view(), *timestamp);
+            room = self.tail.room();
         }
         self.kept = 0;
+        room
     }
 }
 

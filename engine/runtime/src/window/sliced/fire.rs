@@ -182,6 +182,7 @@ where
         table.drain_scan(cursor, self.pace, |key, acc| {
             if !frontier.is_split() || frontier.of(K::hash(K::shorten(key))) < window.end {
                 function.emit(key, window, &acc, window.last_timestamp(), out);
+                out.room();
             }
         })
     }
@@ -198,6 +199,7 @@ where
         table.scan_ref(cursor, self.pace, |hash, key, acc| {
             if frontier.of(hash) < window.end {
                 function.emit(key, window, acc, window.last_timestamp(), out);
+                out.room();
             }
         })
     }
@@ -225,6 +227,7 @@ where
         self.scratch.drain_scan(cursor, self.pace, |key, acc| {
             if !frontier.is_split() || frontier.of(K::hash(K::shorten(key))) < window.end {
                 function.emit(key, window, &acc, window.last_timestamp(), out);
+                out.room();
             }
         })
     }
