@@ -2,7 +2,7 @@
 
 use super::super::function::WindowFunction;
 use super::Listed;
-use super::cell::{Cell, Rules};
+use super::cell::{Cell, END_OF_STREAM, Rules};
 use crate::operator::Flow;
 use crate::stage::Stage;
 use tidemill_base::{Key, Record, Result, Timestamp, WATERMARK_MIN};
@@ -91,8 +91,16 @@ where
         let Listed { rules, function, keys, timers, frontier, .. } = self;
         let empty = current.with(|hash, key| {
             let Some(cells) = keys.get_mut(hash, K::shorten(key)) else { return false };
+            // The key may have been here before (frontier.rs). What has come due since then, by a
+            // record for a window that had ended, waits until its time goes on.
+            let next = frontier.of(hash).saturating_add(1).min(END_OF_STREAM);
             cells.retain_mut(|cell| {
                 if cell.timer > time {
+                    return true;
+                }
+                if next > target {
+                    cell.timer = next;
+                    timers.register(next, hash, K::shorten(key));
                     return true;
                 }
                 let verdict = rules.on_time(cell, time);

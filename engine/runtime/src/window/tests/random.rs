@@ -216,8 +216,42 @@ fn check(spec: Spec, rounds: &[Round], side_output: bool) -> Result<(), TestCase
     Ok(())
 }
 
+/// 600 cases, or as many as PROPTEST_CASES says.
 fn config() -> ProptestConfig {
-    ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() }
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
+    let cases = asked.unwrap_or(600);
+    // Windows that are refused come at a rate: their number grows with that of the cases.
+    let max_global_rejects = 4 * cases;
+    ProptestConfig { cases, max_global_rejects, failure_persistence: None, ..Default::default() }
+}
+
+/// One in some thousand random cases: a key whose time is ahead of its subtask's (restored from one
+/// that had seen more) gets a record for a window that has ended, within the lateness. The subtask's
+/// watermark comes to where the key's has been: nothing fires before it goes on.
+#[test]
+fn time_that_a_key_has_seen_fires_nothing_again() {
+    let aligned = Aligned { size: 11, slide: 1, offset: 0 };
+    let trigger = Trigger::count(2).or_every(Duration::from_millis(3));
+    let domain = Domain::EventTime;
+    let spec = Spec { assigner: Assigner::Aligned(aligned), domain, trigger, lateness: 1 };
+    let round = |before, parallelism| Round { before, beside: vec![], parallelism };
+    for key in 0..KEYS {
+        for mask in [1, 2, 4, 8, 15] {
+            let rounds = [
+                round(vec![], 4),
+                round(vec![Event::Watermark(0, mask)], 1),
+                round(
+                    vec![
+                        Event::Records(vec![(key, -1)]),
+                        Event::Watermark(0, u32::MAX),
+                        Event::Watermark(1, u32::MAX),
+                    ],
+                    1,
+                ),
+            ];
+            check(spec, &rounds, false).unwrap();
+        }
+    }
 }
 
 proptest! {
