@@ -5,7 +5,9 @@ mod attempt;
 mod carrier;
 #[doc(hidden)]
 pub mod checkpoint;
+mod console;
 mod embedded;
+mod lock;
 mod log;
 mod options;
 mod progress;
@@ -25,6 +27,7 @@ pub(crate) use requests::Asker;
 
 use crate::env::Env;
 use args::{Invocation, Mode};
+use console::tell;
 use options::Options;
 use std::process::ExitCode;
 use tidemill_base::Result;
@@ -51,10 +54,13 @@ use tidemill_base::Result;
 /// }
 /// ```
 pub fn main(compose: impl FnOnce(&mut Args) -> Result<Env>) -> ExitCode {
-    let invocation = match Invocation::parse(std::env::args().collect()) {
+    let words = std::env::args_os().map(|word| {
+        word.into_string().map_err(|word| format!("{}: is not valid UTF-8", word.display()))
+    });
+    let invocation = match words.collect::<Result<_, _>>().and_then(Invocation::parse) {
         Ok(invocation) => invocation,
         Err(text) => {
-            eprintln!("{text}");
+            tell(format_args!("{text}"));
             return ExitCode::from(2);
         }
     };
@@ -63,13 +69,12 @@ pub fn main(compose: impl FnOnce(&mut Args) -> Result<Env>) -> ExitCode {
     options::set_overrides(&options);
     let composed = compose(&mut args);
     if mode == Mode::Help {
-        println!("{}", args.help());
-        return ExitCode::SUCCESS;
+        return exit_code(console::print(&args.help()));
     }
     let env = match composed.and_then(|env| args.check().map(|()| env)) {
         Ok(env) => env,
         Err(error) => {
-            eprintln!("error: {error}\n\n{}", args.help());
+            tell(format_args!("error: {error}\n\n{}", args.help()));
             return ExitCode::from(2);
         }
     };
@@ -78,14 +83,18 @@ pub fn main(compose: impl FnOnce(&mut Args) -> Result<Env>) -> ExitCode {
         Mode::Worker => worker::run(&env),
         _ => embedded::run(&env, &options).map(|summary| {
             if options.progress {
-                eprintln!("{summary}");
+                tell(format_args!("{summary}"));
             }
         }),
     };
+    exit_code(result)
+}
+
+fn exit_code(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -93,16 +102,12 @@ pub fn main(compose: impl FnOnce(&mut Args) -> Result<Env>) -> ExitCode {
 
 fn plan(env: &Env, format: &str, options: &Options) -> Result<()> {
     let (physical, _) = env.graph.finish()?;
-    if format == "submission" {
-        println!("{}", submission::json(env, physical, options)?);
-        return Ok(());
-    }
-    match format {
-        "mermaid" => println!("{}", physical.to_mermaid()),
-        "dot" => println!("{}", physical.to_dot()),
-        _ => println!("{}", physical.to_json()),
-    }
-    Ok(())
+    console::print(&match format {
+        "submission" => submission::json(env, physical, options)?,
+        "mermaid" => physical.to_mermaid(),
+        "dot" => physical.to_dot(),
+        _ => physical.to_json(),
+    })
 }
 
 impl Env {

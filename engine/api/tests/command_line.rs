@@ -21,8 +21,9 @@ fn program() -> ExitCode {
         let rate: f64 = args.parsed("rate", "records per second")?.unwrap_or(1e6);
         let poison: Option<u64> = args.parsed("poison", "the record that panics")?;
         let name = args.optional("job-name", "name of the job", "counting");
+        let delay: u64 = args.parsed("restart-delay-us", "before the restart")?.unwrap_or(1_000);
         let env = Env::new(&name).parallelism(2).checkpoint_every(Duration::from_millis(50));
-        let env = env.restart(RestartStrategy::FixedDelay { attempts: 1, delay_us: 1_000 });
+        let env = env.restart(RestartStrategy::FixedDelay { attempts: 1, delay_us: delay });
         env.add_source(GeneratorSource::new(total, |i| i).rate(rate))
             .filter(move |n| Some(n) != poison || panic!("poisoned"))
             .name("check")
@@ -165,6 +166,8 @@ fn mistakes_are_named_and_end_with_2() {
         (&["--keep-checkpoints", "0"], &["--keep-checkpoints", "from 1"]),
         (&["--state", "paper"], &["paper", "heap or rocksdb"]),
         (&["--format", "png", "plan"], &["png", "mermaid"]),
+        (&["--format", "png"], &["png", "mermaid"]),
+        (&["--checkpoint-dir", ""], &["--checkpoint-dir", "empty"]),
         (&["--metrics-addr", "9249"], &["9249", "HOST:PORT"]),
         (&["--total", "lots"], &["lots", "number of records"]),
         (&["--quiet=yes"], &["--quiet", "no value"]),
@@ -368,6 +371,105 @@ fn a_savepoint_needs_a_directory() {
     assert!(text.contains("no savepoint: ") && text.contains("finished"), "{text}");
 }
 
+/// A pipe whose reader has gone.
+fn closed_pipe() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+/// What a job tells, and whether anybody listens, has no influence on what it does.
+fn nobody_listens() {
+    let place = Place::new();
+    let command = || {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.env(JOB, "1").arg("--out").arg(place.out());
+        command
+    };
+    for words in [&["plan"][..], &["plan", "--format=dot"], &["--help"]] {
+        let output = command().args(words).stdout(closed_pipe()).output().unwrap();
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()), "{words:?}");
+    }
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = command().arg("plan").stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).starts_with("error: cannot write to standard output"));
+    // Progress lines, a warning (no savepoint without a directory) and the summary.
+    let flags = ["--total", "6000", "--rate", "4000"];
+    let mut child =
+        command().args(flags).stdout(closed_pipe()).stderr(closed_pipe()).spawn().unwrap();
+    std::thread::park_timeout(Duration::from_millis(700));
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-USR1", &pid]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(place.lines(), wanted(6_000));
+    // Mistakes, too.
+    for (words, code) in [(&["--nope"][..], 2), (&["--poison", "3", "--total", "5"], 1)] {
+        let status = command().args(words).stderr(closed_pipe()).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{words:?}");
+    }
+}
+
+fn words_that_are_no_text_are_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let word = std::ffi::OsStr::from_bytes(b"--total=\xff");
+    let exe = std::env::current_exe().unwrap();
+    let output = Command::new(exe).env(JOB, "1").arg(word).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "--total=\u{fffd}: is not valid UTF-8\n");
+}
+
+/// A rate that nobody can keep is an error of the job, not a panic.
+fn rates_that_make_no_sense_are_refused() {
+    for rate in ["0", "-1", "nan"] {
+        let output = Place::new().run(&["--total", "5", "--rate", rate]);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains("records/s: it must be positive"), "{text}");
+    }
+    let place = Place::new();
+    let output = place.run(&["--total", "500", "--rate", "inf"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(place.lines(), wanted(500));
+}
+
+/// Two jobs in one checkpoint directory would commit each other's output.
+fn a_second_job_in_the_directory_is_refused() {
+    let place = Place::new();
+    let flags = ["--total", "12000", "--rate", "3000", "--restore", "latest"];
+    let mut first = place.start(&flags);
+    wait_for("a checkpoint", || place.checkpoints().first().cloned());
+    let output = place.run(&flags);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("in use by a job that runs"), "{text}");
+    // However the first one ends, its lock goes with it.
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let output = place.run(&["--total", "12000", "--restore", "latest"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(place.lines(), wanted(12_000));
+}
+
+/// A job that waits for its restart has nothing to be ended cleanly: once is enough.
+fn ctrl_c_ends_the_wait_for_a_restart() {
+    let place = Place::new();
+    let flags = ["--total", "500", "--poison", "200", "--restart-delay-us", "60000000"];
+    let mut child = place.start(&flags);
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    lines
+        .by_ref()
+        .find(|l| l.as_ref().unwrap().starts_with("warning: restart in"))
+        .unwrap()
+        .unwrap();
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let status = wait_for("the end", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(1));
+    let error = lines.map(|l| l.unwrap()).find(|l| l.starts_with("error: ")).unwrap();
+    assert!(error.contains("ended while it waited") && error.contains("poisoned"), "{error}");
+}
+
 fn a_fresh_start_among_checkpoints_fails_with_1() {
     let place = Place::new();
     assert_eq!(place.run(&["--total", "100"]).status.code(), Some(0));
@@ -423,11 +525,16 @@ fn main() -> ExitCode {
     if std::env::var_os(JOB).is_some() {
         return program();
     }
-    let tests: [(&str, fn()); 12] = [
+    let tests: [(&str, fn()); 17] = [
         (
             "a_bucket_needs_the_feature_and_the_submission_says_whether_it_is_there",
             a_bucket_needs_the_feature_and_the_submission_says_whether_it_is_there,
         ),
+        ("nobody_listens", nobody_listens),
+        ("words_that_are_no_text_are_refused", words_that_are_no_text_are_refused),
+        ("rates_that_make_no_sense_are_refused", rates_that_make_no_sense_are_refused),
+        ("a_second_job_in_the_directory_is_refused", a_second_job_in_the_directory_is_refused),
+        ("ctrl_c_ends_the_wait_for_a_restart", ctrl_c_ends_the_wait_for_a_restart),
         ("savepoints_by_signal", savepoints_by_signal),
         ("savepoints_by_request", savepoints_by_request),
         ("a_savepoint_needs_a_directory", a_savepoint_needs_a_directory),

@@ -27,6 +27,25 @@ pub(crate) struct Invocation {
 
 /// The program's own flags, `--name value` or `--name=value`. What the program asks for is listed
 /// by `--help`; what it does not ask for is an error.
+///
+/// ```no_run
+/// use tidemill::prelude::*;
+///
+/// fn main() -> std::process::ExitCode {
+///     job::main(|args| {
+///         let input = args.required("input", "text to read")?;
+///         let output = args.optional("output", "directory of the result", "out");
+///         let rate: Option<f64> = args.parsed("rate", "lines in a second")?;
+///         let mut lines = FileSource::lines(input);
+///         if let Some(rate) = rate {
+///             lines = lines.rate(rate);
+///         }
+///         let env = Env::new("Copy");
+///         env.add_source(lines).add_sink(FileSink::display(output));
+///         Ok(env)
+///     })
+/// }
+/// ```
 #[derive(Debug, Default)]
 pub struct Args {
     given: BTreeMap<String, String>,
@@ -119,10 +138,10 @@ impl Invocation {
                 }
             }
         }
+        if !["json", "mermaid", "dot", "submission"].contains(&format.as_str()) {
+            return Err(format!("--format {format}: use json, mermaid, dot or submission"));
+        }
         if let Mode::Plan(wanted) = &mut mode {
-            if !["json", "mermaid", "dot", "submission"].contains(&format.as_str()) {
-                return Err(format!("--format {format}: use json, mermaid, dot or submission"));
-            }
             *wanted = format;
         }
         args.help = mode == Mode::Help;
@@ -132,6 +151,9 @@ impl Invocation {
 
 fn set(options: &mut Options, name: &str, value: &str) -> Result<(), String> {
     let wrong = |what: &str| format!("--{name} {value}: {what}");
+    if value.is_empty() {
+        return Err(wrong("the value is empty"));
+    }
     match name {
         "parallelism" => match value.parse() {
             Ok(n) if n > 0 => options.parallelism = Some(n),

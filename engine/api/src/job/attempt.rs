@@ -167,7 +167,7 @@ impl Attempt<'_> {
                 let restored = self.setup.restored.as_ref().map(|r| r.epoch);
                 let completed = self.coordinator.completed_epoch().or(restored);
                 let line = self.progress.line(self.setup.physical.job(), now, completed);
-                eprintln!("{line}");
+                super::console::tell(format_args!("{line}"));
                 next_line = now + 1_000_000;
             }
             if self.setup.signals && signal::asked() && !cancelled {

@@ -3,6 +3,8 @@
 pub use super::progress::Summary;
 
 use super::attempt::{self, Setup};
+use super::console::tell;
+use super::lock::Lock;
 use super::options::Options;
 use super::requests::{Asker, Requests};
 use super::state::StateHome;
@@ -14,6 +16,9 @@ use std::time::Duration;
 use tidemill_base::clock::SystemClock;
 use tidemill_base::{Clock, Error, Result, Severity};
 use tidemill_coordination::{Config, Decision, Outcome, Restarts, Store};
+
+/// How often a job that waits for its restart looks for Ctrl-C.
+const SIGNAL_POLL: Duration = Duration::from_millis(100);
 
 /// Runs a job on this machine to its end.
 pub(crate) fn run(env: &Env, options: &Options) -> Result<Summary> {
@@ -31,6 +36,9 @@ pub(crate) fn run(env: &Env, options: &Options) -> Result<Summary> {
     let metrics = Arc::new(JobMetrics::new(&settings.job, clock.now()));
     _server = serve(options, &settings.job, &metrics, &clock, asker)?;
     let store = options.checkpoint_dir.as_deref().map(restore::open_store).transpose()?;
+    // A bucket has no locks.
+    let dir = options.checkpoint_dir.as_deref().filter(|dir| dir.is_dir());
+    let _lock = dir.map(Lock::take).transpose()?;
     let mut start = restore::load_start(options, store.as_ref(), &plan)?;
     let restored_epoch = start.restored.as_ref().map(|r| r.epoch);
     let mut restarts = Restarts::new(settings.restart.clone());
@@ -73,7 +81,7 @@ pub(crate) fn run(env: &Env, options: &Options) -> Result<Summary> {
         let Some(store) = store.as_ref().filter(|_| error.severity() != Severity::FailJob) else {
             return Err(error);
         };
-        pause(&mut restarts, &clock, error)?;
+        pause(&mut restarts, &clock, options.signals, error)?;
         number += 1;
         let first = start.next_epoch.max(ended.last_epoch + 1);
         let from_start = start.restored.clone();
@@ -113,8 +121,9 @@ fn coordination(env: &Env, options: &Options, first_epoch: u64) -> Config {
     }
 }
 
-/// Waits as long as the restart strategy says, or gives up.
-fn pause(restarts: &mut Restarts, clock: &SystemClock, error: Error) -> Result<()> {
+/// Waits as long as the restart strategy says, or gives up; so does the user who does not want to
+/// wait that long.
+fn pause(restarts: &mut Restarts, clock: &SystemClock, signals: bool, error: Error) -> Result<()> {
     match restarts.on_failure(clock.now(), random(clock)) {
         Decision::GiveUp { reason } => {
             Err(error.context(format!("the job is given up ({reason})")))
@@ -122,7 +131,13 @@ fn pause(restarts: &mut Restarts, clock: &SystemClock, error: Error) -> Result<(
         Decision::RestartAt(at) => {
             let wait = at.saturating_sub(clock.now());
             tracing::warn!("restart in {} ms: {error}", wait / 1000);
-            std::thread::park_timeout(Duration::from_micros(wait));
+            while clock.now() < at {
+                if signals && signal::asked() {
+                    return Err(error.context("the job was ended while it waited for its restart"));
+                }
+                let rest = Duration::from_micros(at.saturating_sub(clock.now()));
+                std::thread::park_timeout(rest.min(SIGNAL_POLL));
+            }
             Ok(())
         }
     }
@@ -143,7 +158,7 @@ fn serve(
     let Some(addr) = options.metrics_addr else { return Ok(None) };
     let server = Server::start(addr, options.insecure, metrics.clone(), clock.clone(), asker)?;
     if options.progress {
-        eprintln!("{job}: metrics at http://{}/metrics", server.addr());
+        tell(format_args!("{job}: metrics at http://{}/metrics", server.addr()));
     }
     Ok(Some(server))
 }

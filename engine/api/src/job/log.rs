@@ -22,7 +22,7 @@ impl Subscriber for Lines {
         let level = if *event.metadata().level() == Level::ERROR { "error" } else { "warning" };
         let mut text = Text::default();
         event.record(&mut text);
-        eprintln!("{level}: {}", text.line());
+        super::console::tell(format_args!("{level}: {}", text.line()));
     }
     fn new_span(&self, _: &Attributes<'_>) -> Id {
         Id::from_u64(1)

@@ -5,6 +5,7 @@
 //!   Q1  Every request is answered once: by its attempt (the coordinator answers each, C12), or, when
 //!       nobody is left to answer, by the end of its reply channel.
 
+use super::console::tell;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -104,13 +105,13 @@ impl<'a> Pending<'a> {
 
     /// Savepoint `id` is in `path`.
     pub(crate) fn done(&mut self, id: SavepointId, path: &Path) {
-        eprintln!("savepoint: {}", path.display());
+        tell(format_args!("savepoint: {}", path.display()));
         self.answer(id, Ok(path.to_owned()));
     }
 
     /// There is no savepoint `id`.
     pub(crate) fn failed(&mut self, id: SavepointId, why: &str) {
-        eprintln!("no savepoint: {why}");
+        tell(format_args!("no savepoint: {why}"));
         self.answer(id, Err(why.to_owned()));
     }
 
