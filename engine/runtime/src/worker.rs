@@ -36,6 +36,17 @@ use tidemill_ring::Doorbell;
 pub use affinity::allowed_cpus;
 pub use preflight::check_io_uring;
 
+/// The longest sleep in glommio's ring. The doorbell loses no wake-up, but the executor may: one whose
+/// preemption timer (or eventfd) fires between the waking of our task and its turn takes the turn for
+/// over, runs nothing and goes to sleep with the task runnable (`run_task_queues` of glommio 0.9). It
+/// takes a thread that is kept from its CPU at that moment, as there are on a machine with more slots
+/// than CPUs. A timer ends that sleep; without one, the slot and whoever waits for it would never go on.
+const PARK_US_MAX: Micros = 100_000;
+
+/// Nothing shares the executor with our task, so it need not be asked to make room: the longer, the
+/// rarer the above.
+const PREEMPT: Duration = Duration::from_secs(60);
+
 /// Carries the events of a slot's tasks to the rest of the process. One a slot.
 pub trait EventSink: Send {
     /// Takes an event, or hands it back where it cannot be taken now: it is offered again, before
@@ -169,6 +180,7 @@ impl Worker {
                 .name(&format!("slot-{slot}"))
                 .io_memory(64 << 10)
                 .ring_depth(128)
+                .preempt_timer(PREEMPT)
                 .spawn(move || shell().run(blueprints, wires))
                 .map_err(|e| {
                     Error::job(format!(
@@ -344,9 +356,11 @@ impl Shell {
         Ok(false)
     }
 
-    /// Sleeps until the doorbell rings or `until`. True if told to stop.
+    /// Sleeps until the doorbell rings or `until`, for [`PARK_US_MAX`] at most. True if told to stop.
     async fn park(&mut self, slot: &mut Slot, until: Option<Micros>) -> Result<bool> {
         let now = self.clock.now();
+        let latest = now + PARK_US_MAX;
+        let until = Some(until.map_or(latest, |at| at.min(latest)));
         let mut timer = until
             .map(|at| Box::pin(Timer::new(Duration::from_micros(at.saturating_sub(now).max(1)))));
         let mut asleep = false;
@@ -429,5 +443,37 @@ mod tests {
     fn slots_that_share_a_cpu_do_not_spin() {
         assert_eq!(WorkerOptions::on_cpus(2, &[1, 1]).spin_us, 0);
         assert_eq!(WorkerOptions::on_cpus(1, &[1, 1]).spin_us, WorkerOptions::for_slots(1).spin_us);
+    }
+
+    struct Quiet;
+
+    impl EventSink for Quiet {
+        fn deliver(&mut self, _: &SubtaskInfo, _: TaskEvent) -> Result<(), TaskEvent> {
+            Ok(())
+        }
+        fn ready(&mut self, _: Vec<(SubtaskInfo, Vec<StateDeclaration>)>) {}
+        fn failed(&mut self, error: Error) {
+            panic!("{error}");
+        }
+    }
+
+    /// [`PARK_US_MAX`]: an order without a ring of the doorbell stands for a wake-up that the executor
+    /// has lost.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a join has no time limit of its own")]
+    fn a_slot_whose_wake_up_was_lost_wakes_up_all_the_same() {
+        let (doorbell, clock) = (Doorbell::new(), SystemClock::new());
+        let (sink, options): (Box<dyn EventSink>, _) =
+            (Box::new(Quiet), WorkerOptions::for_slots(1));
+        let mut worker =
+            Worker::start(vec![Vec::new()], &[doorbell], vec![sink], &clock, options).unwrap();
+        // It finds nothing to do, and sleeps.
+        std::thread::park_timeout(Duration::from_millis(300));
+        let slot = &mut worker.slots[0];
+        assert!(slot.orders.send(Order::Stop).is_ok());
+        let thread = slot.thread.take().unwrap();
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send(thread.join().is_ok()));
+        assert_eq!(ended.recv_timeout(Duration::from_secs(10)), Ok(true), "it sleeps for ever");
     }
 }
