@@ -105,7 +105,7 @@ pub enum PlanError {
     },
     /// A stream that nobody reads.
     #[error(
-        "nobody reads the stream that {operator} makes; add a sink (`discard()` drops it on purpose) or remove it"
+        "nobody reads the stream that {operator} makes; add a sink (`.add_sink(DiscardSink)` drops it on purpose) or remove it"
     )]
     DanglingStream {
         /// The operator.

@@ -1,8 +1,12 @@
 //! What a window computes: the shortcuts and the user's aggregates as window functions.
+//!
+//! Records are blamed where they are taken in; what a firing calls is blamed here, by key and window
+//! (or by the accumulator that is merged).
 
 use std::marker::PhantomData;
 use tidemill_base::record::List;
 use tidemill_base::{Key, Record, Timestamp};
+use tidemill_runtime::blame::Blame;
 use tidemill_runtime::stage::Stage;
 use tidemill_runtime::window::{Window, WindowFunction};
 
@@ -212,7 +216,9 @@ where
         (self.reduce)(acc, record);
     }
     fn merge(&mut self, into: &mut T, from: &T) {
+        let blame = Blame::new(0, from.view());
         (self.reduce)(into, from.view());
+        blame.clear();
     }
     fn emit<S: Stage<Self::Out>>(
         &mut self,
@@ -302,7 +308,9 @@ impl<K: Key, T: Record, G: Aggregate<K, T>> WindowFunction<K, T> for AggregateFu
         self.0.add(acc, record);
     }
     fn merge(&mut self, into: &mut G::Acc, from: &G::Acc) {
+        let blame = Blame::new(0, from.view());
         self.0.merge(into, from);
+        blame.clear();
     }
     fn emit<S: Stage<G::Out>>(
         &mut self,
@@ -312,7 +320,10 @@ impl<K: Key, T: Record, G: Aggregate<K, T>> WindowFunction<K, T> for AggregateFu
         timestamp: Timestamp,
         out: &mut S,
     ) {
-        out.push(self.0.finish(key, window, acc).view(), timestamp);
+        let blame = Blame::new(0, (key, window));
+        let result = self.0.finish(key, window, acc);
+        blame.clear();
+        out.push(result.view(), timestamp);
     }
 }
 
@@ -350,7 +361,9 @@ where
         (self.add)(acc, record);
     }
     fn merge(&mut self, into: &mut A, from: &A) {
+        let blame = Blame::new(0, from.view());
         (self.merge)(into, from);
+        blame.clear();
     }
     fn emit<S: Stage<U>>(
         &mut self,
@@ -360,7 +373,10 @@ where
         timestamp: Timestamp,
         out: &mut S,
     ) {
-        out.push((self.finish)(key, window, acc).view(), timestamp);
+        let blame = Blame::new(0, (key, window));
+        let result = (self.finish)(key, window, acc);
+        blame.clear();
+        out.push(result.view(), timestamp);
     }
 }
 
@@ -399,6 +415,8 @@ where
         out: &mut S,
     ) {
         let (key, records) = (K::shorten(key), Vec::shorten(acc.view()));
+        let blame = Blame::new(0, (key, window));
         (self.process)(key, window, records, &mut |result| out.push(result, timestamp));
+        blame.clear();
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tidemill::connectors::{CollectSink, DiscardSink, FileSource, GeneratorSource};
-use tidemill::{Env, RestartStrategy, Tumbling};
+use tidemill::{
+    Aggregate, Env, RestartStrategy, Session, SinkHandle, Sliding, Trigger, Tumbling, Window,
+};
 
 fn twice(delay_us: u64) -> RestartStrategy {
     RestartStrategy::FixedDelay { attempts: 2, delay_us }
@@ -156,6 +158,90 @@ fn each_place_of_user_code_names_itself_and_the_record() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Sums, and traps parts and sums of 70.
+#[derive(Clone)]
+struct Sum;
+impl Aggregate<u64, u64> for Sum {
+    type Acc = u64;
+    type Out = u64;
+    fn init(&self) -> u64 {
+        0
+    }
+    fn add(&self, acc: &mut u64, record: u64) {
+        *acc += record;
+    }
+    fn merge(&self, into: &mut u64, from: &u64) {
+        *into += trap(*from);
+    }
+    fn finish(&self, _: u64, _: Window, acc: &u64) -> u64 {
+        trap(*acc)
+    }
+}
+
+/// What runs when a window fires has no record at hand: it goes by key and window, or by the part
+/// that is merged.
+#[test]
+fn what_runs_in_a_firing_is_named_with_key_and_window() {
+    type Compose = fn(&Env) -> SinkHandle;
+    macro_rules! windows {
+        ($env:expr, $windows:expr) => {{
+            let source = GeneratorSource::with_timestamps(Some(100), |i| (i, i as i64));
+            $env.add_source(source).key_by::<u64, _>(|n| *n).window($windows)
+        }};
+    }
+    let window = "(70, Window { start: 70, end: 80 })";
+    let places: [(&str, &str, Compose); 6] = [
+        ("process", window, |e| {
+            let out = windows!(e, Tumbling::of(Duration::from_millis(10)))
+                .process::<u64, _>(|key, _, _, emit| emit(trap(key)));
+            out.name("culprit").add_sink(DiscardSink)
+        }),
+        ("process with a trigger", window, |e| {
+            let out = windows!(e, Tumbling::of(Duration::from_millis(10)))
+                .trigger(Trigger::at_end().or_count(50))
+                .process::<u64, _>(|key, _, _, emit| emit(trap(key)));
+            out.name("culprit").add_sink(DiscardSink)
+        }),
+        ("finish", window, |e| {
+            let out = windows!(e, Tumbling::of(Duration::from_millis(10))).aggregate(Sum);
+            out.name("culprit").add_sink(DiscardSink)
+        }),
+        ("merge", "70", |e| {
+            let sliding = Sliding::of(Duration::from_millis(20), Duration::from_millis(10));
+            let source = GeneratorSource::with_timestamps(Some(2), |i| (70u64, 10 * i as i64));
+            let keyed = e.add_source(source).key_by::<u64, _>(|n| *n);
+            let out = keyed.window(sliding).aggregate_with(
+                || 0u64,
+                |sum, n| *sum += n,
+                |sum, other| *sum += trap(*other),
+                |_, _, sum| *sum,
+            );
+            out.name("culprit").add_sink(DiscardSink)
+        }),
+        ("finish by closure", window, |e| {
+            let out = windows!(e, Tumbling::of(Duration::from_millis(10))).aggregate_with(
+                || 0u64,
+                |sum, n| *sum += n,
+                |sum, other| *sum += other,
+                |_, _, sum| trap(*sum),
+            );
+            out.name("culprit").add_sink(DiscardSink)
+        }),
+        ("session", "(70, Window { start: 70, end: 80 })", |e| {
+            let out = windows!(e, Session::gap(Duration::from_millis(10)))
+                .process::<u64, _>(|key, _, _, emit| emit(trap(key)));
+            out.name("culprit").add_sink(DiscardSink)
+        }),
+    ];
+    for (place, record, compose) in places {
+        let env = Env::new(place).parallelism(1);
+        compose(&env);
+        let error = env.execute().unwrap_err().to_string();
+        let wanted = format!("operator 'culprit' panicked on record {record}: trapped");
+        assert!(error.contains(&wanted), "{place}: {error}");
+    }
 }
 
 #[test]
