@@ -95,6 +95,8 @@ prepare_input() {
     if [[ -n ${FILE:-} ]]; then
         [[ -f $FILE && -r $FILE ]] || die "FILE is '$FILE': not a readable file"
         input=$(realpath "$FILE")
+        iconv -f UTF-8 -t UTF-8 "$input" >/dev/null 2>&1 ||
+            die "$input is not UTF-8 text: convert it first, e.g. with iconv -f LATIN1 -t UTF-8"
     else
         input=$work/text.txt
         make_text
