@@ -93,3 +93,83 @@ fn links_between_documents_lead_somewhere() {
         }
     }
 }
+
+/// The files whose public functions a program may call: the crate `tidemill`, and what it re-exports.
+fn callable() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for folder in ["engine/api/src", "connectors/src", "state/keyed/src/state"] {
+        files_below(&root().join(folder), ".rs", &mut files);
+    }
+    for file in ["process/context.rs", "process/plain.rs", "window/spec.rs"] {
+        files.push(root().join("engine/runtime/src").join(file));
+    }
+    // Modules that no documentation shows.
+    files.retain(|f| !f.ends_with("job/checkpoint.rs") && !f.ends_with("job/restore.rs"));
+    let test = |f: &PathBuf| f.components().any(|c| c.as_os_str() == "tests");
+    files.retain(|f| !test(f) && !f.ends_with("tests.rs") && !f.ends_with("testing.rs"));
+    files
+}
+
+/// The code of the runnable examples in a file's documentation, hidden lines included.
+fn example_code(text: &str) -> String {
+    let (mut code, mut within) = (String::new(), false);
+    for line in text.lines().map(str::trim_start) {
+        let doc = line.strip_prefix("///").or_else(|| line.strip_prefix("//!"));
+        match doc.map(str::trim_start) {
+            Some(fence) if fence.starts_with("```") => {
+                within = !within && !fence.contains("text") && !fence.contains("ignore");
+            }
+            Some(line) if within => code.extend([line, "\n"]),
+            Some(_) => {}
+            None => within = false,
+        }
+    }
+    code
+}
+
+/// The public functions that a file documents; those of the engine itself are hidden.
+fn public_functions(text: &str) -> Vec<String> {
+    let (mut found, mut documented) = (Vec::new(), false);
+    let text = text.split("#[cfg(test)]").next().unwrap();
+    for line in text.lines().map(str::trim_start) {
+        if line.starts_with("///") {
+            documented = true;
+        } else if line.starts_with("#[") {
+            documented &= !line.contains("doc(hidden)");
+        } else if !line.is_empty() {
+            let name = line.strip_prefix("pub fn ").filter(|_| documented);
+            found.extend(name.map(|n| n.split(['(', '<']).next().unwrap().to_owned()));
+            documented = false;
+        }
+    }
+    found
+}
+
+/// Of what `tidemill` re-exports, functions that only the engine calls.
+const ENGINES_OWN: &[&str] =
+    &["with_backend", "time", "tables", "tables_mut", "table_mut", "millis", "validate"];
+
+#[test]
+fn every_public_function_is_called_in_a_runnable_example() {
+    let mut files = Vec::new();
+    files_below(&root().join("engine/api/src"), ".rs", &mut files);
+    let code: String =
+        files.iter().map(|f| example_code(&fs::read_to_string(f).unwrap())).collect();
+    let mut called = BTreeSet::new();
+    for (at, _) in code.match_indices(['(', '<']) {
+        let before = code[..at].trim_end_matches("::");
+        let name = before.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next();
+        called.extend(name.map(str::to_owned));
+    }
+    let (mut functions, mut missing) = (0, Vec::new());
+    for file in callable() {
+        for name in public_functions(&fs::read_to_string(&file).unwrap()) {
+            functions += 1;
+            if !called.contains(&name) && !ENGINES_OWN.contains(&name.as_str()) {
+                missing.push(format!("{}: {name}", file.display()));
+            }
+        }
+    }
+    assert!(functions > 150, "only {functions} public functions found");
+    assert!(missing.is_empty(), "no example in engine/api/src calls these: {missing:#?}");
+}

@@ -35,6 +35,33 @@ pub(crate) struct Settings {
 /// assert_eq!(got, [2, 4, 6]);
 /// # Ok::<(), tidemill::Error>(())
 /// ```
+///
+/// The settings; flags of the command line go before the first ones:
+///
+/// ```
+/// use std::time::Duration;
+/// use tidemill::RestartStrategy;
+/// use tidemill::prelude::*;
+///
+/// let env = Env::new("settings")
+///     .parallelism(2)
+///     .checkpoint_every(Duration::from_millis(20))
+///     .max_parallelism(64)
+///     .aligned_timeout(Some(Duration::from_millis(500)))
+///     .max_skew(Some(Duration::from_secs(3_600)))
+///     .restart(RestartStrategy::None);
+/// let readings = GeneratorSource::new(Some(100), |i| i as i64).rate(1_000.0);
+/// env.add_source_with(readings, event_time(|time: i64| time)).add_sink(DiscardSink);
+/// # let dir = tempfile::tempdir()?;
+/// # let checkpoints = dir.path().to_str().unwrap_or_default();
+/// let summary = env.execute_with(&["--checkpoint-dir", checkpoints])?;
+/// assert_eq!((summary.outcome, summary.source_records()), ("finished", 100));
+/// assert!(summary.checkpoints > 0);
+/// for task in &summary.tasks {
+///     println!("{} took {} records", task.name, task.records_in);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Env {
     pub(crate) graph: Graph,

@@ -24,6 +24,41 @@ fn ms(duration: Duration) -> i64 {
 
 /// A join that lacks its last word: [`Join::apply`] or [`Join::pairs`]. `M` says which records
 /// meet.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidemill::StateTtl;
+/// use tidemill::prelude::*;
+///
+/// let env = Env::new("joins");
+/// let read = |records: &[(u64, i64)]| {
+///     let source = CollectionSource::new(records.to_vec());
+///     env.add_source_with(source, event_time(|r: (u64, i64)| r.1)).shared()
+/// };
+/// let (left, right) = (read(&[(1, 1_000)]), read(&[(1, 1_500), (1, 7_000)]));
+/// let keyed = |shared: &tidemill::SharedStream<(u64, i64)>| shared.stream().key_by::<u64, _>(|r| r.0);
+/// let (window, interval, all) = (CollectSink::new(), CollectSink::new(), CollectSink::new());
+/// keyed(&left)
+///     .window_join(keyed(&right), Duration::from_secs(4))
+///     .every(Duration::from_secs(2))
+///     .apply(|_, window, _, r| (window.start, r.1))
+///     .add_sink(window.sink());
+/// keyed(&left)
+///     .interval_join(keyed(&right), 0, 1_000)
+///     .apply(|_, _, r| r.1)
+///     .add_sink(interval.sink());
+/// keyed(&left)
+///     .join_all(keyed(&right))
+///     .ttl(StateTtl::processing(3_600_000))
+///     .pairs()
+///     .add_sink(all.sink());
+/// env.execute()?;
+/// let mut windows = window.take();
+/// windows.sort();
+/// assert_eq!(windows, [(-2_000, 1_500), (0, 1_500)]);
+/// assert_eq!((interval.take(), all.take().len()), (vec![1_500], 2));
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 pub struct Join<K, A, B, P, Q, FA, FB, M>
 where
     A: Record,

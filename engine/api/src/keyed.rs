@@ -9,6 +9,22 @@ use tidemill_runtime::operator::Operator;
 
 /// A stream partitioned by key, as `key_by` makes it; windows, reductions and process functions
 /// are applied to it.
+///
+/// ```
+/// use tidemill::prelude::*;
+///
+/// let env = Env::new("by length");
+/// let out = CollectSink::new();
+/// env.from_vec(vec!["to".to_string(), "be".to_string(), "not".to_string()])
+///     .key_by::<u64, _>(|word| word.len() as u64)
+///     .max(|word| word.as_bytes()[0])
+///     .add_sink(out.sink());
+/// env.execute()?;
+/// let mut greatest = out.take();
+/// greatest.sort();
+/// assert_eq!(greatest, [(2, b't'), (2, b't'), (3, b'n')]);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 pub struct KeyedStream<K, T: Record, P: Pipe<Out = T>, F> {
     pub(crate) stream: Stream<T, P>,
     pub(crate) selector: F,

@@ -20,7 +20,9 @@
 
 mod broadcast;
 mod connect;
+pub mod connectors;
 mod env;
+mod functions;
 mod graph;
 pub mod job;
 mod join;
@@ -37,34 +39,28 @@ mod window;
 pub use broadcast::{BroadcastClosures, BroadcastConnected, BroadcastFactory, KeyedBroadcast};
 pub use connect::{CoFactory, CoPlainFactory, Connected, KeyedConnected};
 pub use env::Env;
+pub use functions::{
+    Backoff, BroadcastMap, BroadcastProcess, CoProcess, Emit, Key, KeyedProcess, List, ListState,
+    MapState, PlainContext, Polled, ProcessContext, Record, ReducingState, RestartStrategy, Sink,
+    SinkContext, SinkWriter, Source, SourceContext, SourceReader, StateTtl, States, Timer,
+    TimerKind, TtlTime, ValueState,
+};
 pub use join::{All, InInterval, InWindow, Join, JoinFactory};
 pub use keyed::KeyedStream;
 pub use process::{NoTimer, ProcessFactory, ProcessPipe, RollingFactory, ValueFactory};
 pub use side_output::{OutputTag, SideFactory, SidePipe, Sides};
 pub use strategy::{EventTime, NativeTime, SourceTime, WatermarkStrategy, event_time, source_time};
 pub use stream::{SharedStream, SinkHandle, Stream};
-pub use tidemill_base::record::List;
 pub use tidemill_base::{Error, Key, Record, Result, Timestamp};
-pub use tidemill_connectors as connectors;
-pub use tidemill_coordination::{Backoff, RestartStrategy};
-pub use tidemill_keyed::{
-    ListState, MapState, ReducingState, StateTtl, States, TtlTime, ValueState,
-};
-pub use tidemill_macros::{Key, Record};
-pub use tidemill_runtime::process::{
-    BroadcastProcess, CoProcess, KeyedProcess, ProcessContext, Timer, TimerKind,
-    broadcast::BroadcastMap, plain::PlainContext,
-};
-pub use tidemill_runtime::sink::{Sink, SinkContext, SinkWriter};
-pub use tidemill_runtime::source::{Emit, Polled, Source, SourceContext, SourceReader};
 pub use window::{
     Aggregate, Count, Global, Number, ResultShape, Session, Sliding, Trigger, Tumbling, ValueByKey,
     ValueByWindow, Window, WindowFactory, WindowedStream, Windows,
 };
 
-/// What generated code refers to.
+/// What generated code and examples refer to.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::functions::doc_state;
     pub use tidemill_base as base;
 }
 

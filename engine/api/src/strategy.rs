@@ -5,6 +5,22 @@ use tidemill_base::{Record, Timestamp};
 use tidemill_runtime::source::{Assigner, Bounded, Native, POLL_RECORDS};
 
 /// Makes the timestamps and watermarks of a source.
+///
+/// ```
+/// # use tidemill::prelude::*;
+/// use tidemill::{NativeTime, WatermarkStrategy};
+///
+/// fn read(env: &Env, strategy: impl WatermarkStrategy<u64>) {
+///     let numbers = CollectionSource::with_timestamps(vec![(1u64, 1_000)]);
+///     env.add_source_with(numbers, strategy).add_sink(DiscardSink);
+/// }
+/// let env = Env::new("job");
+/// read(&env, NativeTime);
+/// read(&env, source_time());
+/// read(&env, event_time(|n: u64| n as i64));
+/// env.execute()?;
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 pub trait WatermarkStrategy<T: Record> {
     /// What the engine runs.
     type Assigner: Assigner<T>;
@@ -24,6 +40,20 @@ impl<T: Record> WatermarkStrategy<T> for NativeTime {
 }
 
 /// Timestamps by a function of the record.
+///
+/// ```
+/// # use tidemill::prelude::*;
+/// # use std::time::Duration;
+/// let time = event_time(|record: (u64, i64)| record.1)
+///     .out_of_order(Duration::from_secs(5))
+///     .watermark_every(1)
+///     .idle_after(Some(Duration::from_secs(30)))
+///     .max_skew(Duration::from_secs(3_600));
+/// let env = Env::new("job");
+/// env.add_source_with(CollectionSource::new(vec![(1u64, 1_000i64)]), time).add_sink(DiscardSink);
+/// env.execute()?;
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct EventTime<F> {
     function: F,
@@ -113,6 +143,7 @@ where
 
 /// The source's own timestamps (for instance a line's place in its file), with watermarks behind
 /// them.
+/// See [`source_time`] for an example.
 #[derive(Clone, Copy, Debug)]
 pub struct SourceTime {
     lateness: Duration,
@@ -120,6 +151,15 @@ pub struct SourceTime {
 }
 
 /// The source's own timestamps, ascending within each split unless told otherwise.
+///
+/// ```
+/// # use tidemill::prelude::*;
+/// # use std::time::Duration;
+/// // A line's place in its file is its event time.
+/// let env = Env::new("text");
+/// let time = source_time().out_of_order(Duration::ZERO).max_skew(Duration::from_secs(60));
+/// env.add_source_with(FileSource::lines("text.txt"), time).add_sink(DiscardSink);
+/// ```
 pub fn source_time() -> SourceTime {
     SourceTime { lateness: Duration::ZERO, max_skew: None }
 }

@@ -22,6 +22,38 @@ use tidemill_runtime::stage::{Collector, Stage, Tee};
 /// A stream of records `T`. Operators applied to it are fused with it until an exchange
 /// (`key_by`, `rebalance`, ...); `P` is the chain so far, which nobody needs to name:
 /// functions can take and return `Stream<T, impl Pipe<Out = T>>`.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidemill::pipe::Pipe;
+/// use tidemill::prelude::*;
+///
+/// /// Functions take and return streams.
+/// fn large<P: Pipe<Out = u64>>(numbers: Stream<u64, P>) -> Stream<u64, impl Pipe<Out = u64>> {
+///     numbers.filter(|n| n > 10).name("large")
+/// }
+///
+/// let env = Env::new("streams").parallelism(2);
+/// let out = CollectSink::new();
+/// let numbers = env.from_vec(vec![5u64, 20]).uid("numbers");
+/// let others = env.from_vec(vec![30u64]).inspect(|number, _event_time| assert_eq!(number, 30));
+/// large(numbers.union(others))
+///     .map_owned(|n| n + 1)
+///     .assign_timestamps(|n| n as i64, Duration::ZERO)
+///     .rebalance()
+///     .parallelism(3)
+///     .map(|n| n)
+///     .forward()
+///     .broadcast() // to both subtasks
+///     .add_sink(out.sink())
+///     .name("result")
+///     .uid("result");
+/// env.execute()?;
+/// let mut got = out.take();
+/// got.sort();
+/// assert_eq!(got, [21, 21, 31, 31]);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 pub struct Stream<T: Record, P: Pipe<Out = T>> {
     pub(crate) env: Env,
     pub(crate) pipe: P,
@@ -328,6 +360,19 @@ pub(crate) fn collectors<T: Record>(io: &mut Io, taps: &Taps) -> Result<Vec<Coll
 }
 
 /// A stream with any number of readers.
+///
+/// ```
+/// use tidemill::prelude::*;
+///
+/// let env = Env::new("both");
+/// let (words, lengths) = (CollectSink::new(), CollectSink::new());
+/// let shared = env.from_vec(vec!["to".to_string(), "be".to_string()]).shared();
+/// shared.stream().add_sink(words.sink());
+/// shared.stream().map(|word| word.len() as u64).add_sink(lengths.sink());
+/// env.execute()?;
+/// assert_eq!((words.take().len(), lengths.take()), (2, vec![2, 2]));
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 pub struct SharedStream<T> {
     env: Env,
     taps: Taps,
@@ -351,6 +396,15 @@ impl<T: Record> SharedStream<T> {
 }
 
 /// A sink in the graph.
+///
+/// ```
+/// use tidemill::prelude::*;
+///
+/// let env = Env::new("sink");
+/// env.from_vec(vec![1u64]).add_sink(DiscardSink).name("nowhere").uid("sink");
+/// env.execute()?;
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 pub struct SinkHandle {
     env: Env,
     operator: Operator,

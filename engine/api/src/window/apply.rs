@@ -56,6 +56,58 @@ where
 
 /// A keyed stream cut into windows. `sum`, `count`, `reduce`, `aggregate`, `process` and the like
 /// say what each window emits; its records have the last timestamp of the window.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidemill::prelude::*;
+///
+/// let env = Env::new("windows");
+/// let readings = vec![("a".to_string(), 5u64, 1_000i64), ("a".into(), 3, 2_000), ("a".into(), 9, 61_000)];
+/// let by_time = event_time(|r: (&str, u64, i64)| r.2);
+/// let all = env.add_source_with(CollectionSource::new(readings), by_time).shared();
+/// macro_rules! minutes {
+///     () => {
+///         all.stream()
+///             .key_by::<String, _>(|r| r.0)
+///             .window(Tumbling::of(Duration::from_secs(60)))
+///             .allowed_lateness(Duration::from_secs(5))
+///     };
+/// }
+/// let mut wanted: Vec<Box<dyn Fn()>> = Vec::new();
+/// macro_rules! check {
+///     ($results:expr, $wanted:expr) => {{
+///         let out = CollectSink::new();
+///         $results.add_sink(out.sink());
+///         wanted.push(Box::new(move || assert_eq!(format!("{:?}", out.take()), $wanted)));
+///     }};
+/// }
+/// check!(minutes!().with_window().sum(|r| r.1), r#"[("a", 0, 60000, 8), ("a", 60000, 120000, 9)]"#);
+/// check!(minutes!().min(|r| r.1), r#"[("a", 3), ("a", 9)]"#);
+/// check!(minutes!().max(|r| r.1), r#"[("a", 5), ("a", 9)]"#);
+/// check!(minutes!().trigger(Trigger::count(2)).count(), r#"[("a", 2)]"#);
+/// check!(
+///     minutes!().reduce(|so_far, r| so_far.1 *= r.1).map(|(_, r)| r.1),
+///     "[15, 9]"
+/// );
+/// check!(
+///     minutes!().aggregate_with(
+///         || (0u64, 0u64),
+///         |(sum, n), r| (*sum, *n) = (*sum + r.1, *n + 1),
+///         |(sum, n), other| (*sum, *n) = (*sum + other.0, *n + other.1),
+///         |key, window, (sum, n)| format!("{key} to {}: {}", window.end, sum / n),
+///     ),
+///     r#"["a to 60000: 4", "a to 120000: 9"]"#
+/// );
+/// check!(
+///     minutes!().process::<u64, _>(|_, _, records, out| {
+///         records.iter().filter(|r| r.1 > 3).for_each(|r| out(r.1));
+///     }),
+///     "[5, 9]"
+/// );
+/// env.execute()?;
+/// wanted.iter().for_each(|check| check());
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 pub struct WindowedStream<K, T: Record, P: Pipe<Out = T>, F, O = ValueByKey> {
     keyed: KeyedStream<K, T, P, F>,
     spec: Spec,

@@ -5,6 +5,23 @@ use tidemill_runtime::window::{Aligned, Assigner, Domain, Spec, millis};
 
 /// What [`KeyedStream::window`](crate::KeyedStream::window) takes; made from [`Tumbling`],
 /// [`Sliding`], [`Session`], [`Count`] or [`Global`].
+///
+/// ```
+/// use std::time::Duration;
+/// use tidemill::Windows;
+/// use tidemill::prelude::*;
+///
+/// fn windows(name: &str) -> Windows {
+///     match name {
+///         "all" => Global.into(),
+///         _ => Tumbling::of(Duration::from_secs(60)).into(),
+///     }
+/// }
+/// let env = Env::new("chosen");
+/// env.from_vec(vec![1u64]).key_by::<u64, _>(|n| *n).window(windows("all")).count().add_sink(DiscardSink);
+/// env.execute()?;
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Windows {
     pub(crate) spec: Spec,
@@ -52,6 +69,22 @@ macro_rules! aligned_window {
 }
 
 /// Windows of equal size, one behind the other. By event time.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidemill::prelude::*;
+///
+/// let env = Env::new("days");
+/// let out = CollectSink::new();
+/// let hours = GeneratorSource::with_timestamps(Some(48), |hour| (hour, hour as i64 * 3_600_000));
+/// // Days that begin at 8:00.
+/// let day = Tumbling::of(Duration::from_secs(86_400)).offset(Duration::from_secs(8 * 3_600));
+/// let by_time = source_time().out_of_order(Duration::from_secs(1));
+/// env.add_source_with(hours, by_time).key_by::<(), _>(|_| ()).window(day).count().add_sink(out.sink());
+/// env.execute()?;
+/// assert_eq!(out.take(), [((), 8), ((), 24), ((), 16)]);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Tumbling {
     assigner: Assigner,
@@ -70,6 +103,25 @@ aligned_window!(Tumbling);
 time_window!(Tumbling);
 
 /// Windows of equal size that overlap. By event time.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidemill::prelude::*;
+///
+/// let env = Env::new("sliding");
+/// let out = CollectSink::new();
+/// let minute = Sliding::of(Duration::from_secs(60), Duration::from_secs(30));
+/// let events = CollectionSource::with_timestamps(vec![(1u64, 40_000)]);
+/// env.add_source_with(events, source_time())
+///     .key_by::<u64, _>(|n| *n)
+///     .window(minute)
+///     .with_window()
+///     .count()
+///     .add_sink(out.sink());
+/// env.execute()?;
+/// assert_eq!(out.take(), [(1, 0, 60_000, 1), (1, 30_000, 90_000, 1)]);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Sliding {
     assigner: Assigner,
@@ -89,6 +141,25 @@ aligned_window!(Sliding);
 time_window!(Sliding);
 
 /// Windows of records of a key with no gap between them. By event time.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidemill::prelude::*;
+///
+/// let env = Env::new("sessions");
+/// let (out, now) = (CollectSink::new(), CollectSink::new());
+/// let clicks = vec![(7u64, 1_000), (7, 4_000), (7, 20_000)];
+/// let clicks = env.add_source_with(CollectionSource::with_timestamps(clicks), source_time()).shared();
+/// let sessions = Session::gap(Duration::from_secs(5));
+/// clicks.stream().key_by::<u64, _>(|u| *u).window(sessions).with_window().count().add_sink(out.sink());
+/// // By the machine's clock: all three came at once.
+/// let by_clock = sessions.processing_time();
+/// clicks.stream().key_by::<u64, _>(|u| *u).window(by_clock).count().add_sink(now.sink());
+/// env.execute()?;
+/// assert_eq!(out.take(), [(7, 1_000, 9_000, 2), (7, 20_000, 25_000, 1)]);
+/// assert_eq!(now.take(), [(7, 3)]);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Session {
     assigner: Assigner,
@@ -107,6 +178,21 @@ time_window!(Session);
 
 /// Windows of a number of records of a key, in the order of their arrival. What has not filled a
 /// window when the stream ends is not emitted.
+///
+/// ```
+/// use tidemill::prelude::*;
+///
+/// let env = Env::new("counts");
+/// let (pairs, last) = (CollectSink::new(), CollectSink::new());
+/// let numbers = env.from_vec(vec![1u64, 2, 3, 4, 5]).shared();
+/// let keyed = || numbers.stream().key_by::<(), _>(|_| ());
+/// keyed().window(Count::of(2)).sum(|n| n).add_sink(pairs.sink());
+/// keyed().window(Count::sliding(3, 1)).sum(|n| n).add_sink(last.sink());
+/// env.execute()?;
+/// assert_eq!(pairs.take(), [((), 3), ((), 7)]);
+/// assert_eq!(last.take(), [((), 1), ((), 3), ((), 6), ((), 9), ((), 12)]);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Count {
     size: u64,
@@ -132,6 +218,20 @@ impl From<Count> for Windows {
 }
 
 /// One window for all records of a key. Without a trigger it fires at the end of the stream.
+///
+/// ```
+/// use tidemill::prelude::*;
+///
+/// let env = Env::new("totals");
+/// let (all, each_two) = (CollectSink::new(), CollectSink::new());
+/// let numbers = env.from_vec(vec![1u64, 2, 3]).shared();
+/// let keyed = || numbers.stream().key_by::<(), _>(|_| ());
+/// keyed().window(Global).sum(|n| n).add_sink(all.sink());
+/// keyed().window(Global).trigger(Trigger::count(2)).sum(|n| n).add_sink(each_two.sink());
+/// env.execute()?;
+/// assert_eq!((all.take(), each_two.take()), (vec![((), 6)], vec![((), 3)]));
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Global;
 
