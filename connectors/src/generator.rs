@@ -222,14 +222,14 @@ impl<G: Generate> SourceReader for GeneratorReader<G> {
         let (mut i, step, mut max) = (class.next, class.step, class.max);
         let mut taken = 0;
         if G::SCHEDULED {
-            while taken < n && out.remaining() > 0 {
+            while taken < n && out.has_room() {
                 let due = self.limiter.as_ref().map_or(0, |l| l.due(taken));
                 max = max.max(self.generate.generate(i, due, out));
                 i = i.wrapping_add(step);
                 taken += 1;
             }
         } else {
-            while taken < n && out.remaining() > 0 {
+            while taken < n && out.has_room() {
                 max = max.max(self.generate.generate(i, 0, out));
                 i = i.wrapping_add(step);
                 taken += 1;

@@ -13,8 +13,11 @@ const LATENCY_US_MAX: u64 = 3_600_000_000;
 /// Digits that are told apart.
 const DIGITS: u8 = 3;
 
-/// Records of one reading of the clock are counted together up to this many.
+/// Records measured between two reports to the handle.
 const REPORT_EVERY: u64 = 1 << 16;
+
+/// Records that one look at the clock measures, at most.
+const RUN: usize = 64;
 
 /// Handle to what a [`LatencySink`] has measured; its clones share it.
 #[derive(Clone, Debug)]
@@ -50,8 +53,11 @@ impl Latencies {
 
 /// Records how long each record took from the time that a function reads from it, in microseconds
 /// on the engine's clock. Without coordinated omission if that is the time at which it was due: see
-/// [`GeneratorSource::scheduled`](crate::GeneratorSource::scheduled). Each record takes a look at the
-/// clock.
+/// [`GeneratorSource::scheduled`](crate::GeneratorSource::scheduled).
+///
+/// One look at the clock measures up to 64 records, and comes after the last of them: behind the
+/// 64th, before a watermark or a barrier, and when nothing arrives at the moment. So no record seems
+/// faster than it was; it may seem slower by the time in which the rest of its run arrived.
 pub struct LatencySink<T, F> {
     due: F,
     latencies: Latencies,
@@ -97,6 +103,7 @@ where
     fn open(&self, cx: &SinkContext) -> Result<LatencyWriter<F>> {
         Ok(LatencyWriter {
             due: self.due.clone(),
+            run: Vec::with_capacity(RUN),
             own: histogram()?,
             latencies: self.latencies.clone(),
             context: cx.context.clone(),
@@ -110,12 +117,26 @@ where
 /// Writer of a [`LatencySink`].
 pub struct LatencyWriter<F> {
     due: F,
+    /// When the records since the last look at the clock were due.
+    run: Vec<Micros>,
     own: Histogram<u64>,
     latencies: Latencies,
     context: Context,
 }
 
 impl<F> LatencyWriter<F> {
+    /// Measures the run: all its records have arrived by now.
+    fn look(&mut self) -> Result<()> {
+        if self.run.is_empty() {
+            return Ok(());
+        }
+        let now = self.context.time.read();
+        for due in self.run.drain(..) {
+            self.own.saturating_record(now.saturating_sub(due).max(1));
+        }
+        if self.own.len() >= REPORT_EVERY { self.report() } else { Ok(()) }
+    }
+
     fn report(&mut self) -> Result<()> {
         if !self.own.is_empty() {
             let added = self.latencies.with(|h| h.add(&self.own));
@@ -133,18 +154,23 @@ where
 {
     #[inline]
     fn write(&mut self, view: T::View<'_>, timestamp: Timestamp) -> Result<()> {
-        let due = (self.due)(view, timestamp);
-        self.own.saturating_record(self.context.time.read().saturating_sub(due).max(1));
-        if self.own.len() >= REPORT_EVERY { self.report() } else { Ok(()) }
+        self.run.push((self.due)(view, timestamp));
+        if self.run.len() == RUN { self.look() } else { Ok(()) }
+    }
+    fn watermark(&mut self, _: Timestamp) -> Result<()> {
+        self.look()
     }
     fn flush(&mut self) -> Result<()> {
+        self.look()?;
         if self.own.len() >= REPORT_EVERY / 64 { self.report() } else { Ok(()) }
     }
     fn prepare(&mut self, _: u64) -> Result<Vec<Vec<u8>>> {
+        self.look()?;
         self.report()?;
         Ok(Vec::new())
     }
     fn end(&mut self) -> Result<()> {
+        self.look()?;
         self.report()
     }
 }
@@ -169,6 +195,7 @@ mod tests {
                 clock.advance(1);
                 let late = if subtask == 0 { n } else { 2 * n };
                 SinkWriter::<u64>::write(&mut writer, 10_000 + n - late, 0).unwrap();
+                SinkWriter::<u64>::watermark(&mut writer, 0).unwrap();
             }
             SinkWriter::<u64>::end(&mut writer).unwrap();
         }
@@ -180,5 +207,29 @@ mod tests {
         assert!(close(median, 334), "{median}");
         latencies.reset();
         assert!(latencies.is_empty());
+    }
+
+    #[test]
+    fn no_record_seems_faster_than_it_was() {
+        let sink = LatencySink::<u64, _>::new(|due, _| due).unwrap();
+        let latencies = sink.handle();
+        let cx = sink_context(0, 1, None);
+        let mut writer = sink.open(&cx).unwrap();
+        let clock = ManualClock::new();
+        cx.context.time.refresh(&clock);
+        // Each record takes 100 us from when it was due, and comes 10 us after the one before.
+        clock.advance(90);
+        for n in 0..RUN as u64 + 3 {
+            clock.advance(10);
+            SinkWriter::<u64>::write(&mut writer, 10 * n, 0).unwrap();
+        }
+        // The whole run is measured behind its last record, the next one when nothing follows.
+        clock.advance(1_000);
+        SinkWriter::<u64>::flush(&mut writer).unwrap();
+        SinkWriter::<u64>::end(&mut writer).unwrap();
+        assert_eq!(latencies.len(), RUN as u64 + 3);
+        assert_eq!(latencies.percentile_us(0.0), 100);
+        assert_eq!(latencies.percentile_us(50.0), 100 + 10 * (RUN as u64 + 3).div_ceil(2) - 10);
+        assert_eq!(latencies.max_us(), 100 + 1_000 + 20);
     }
 }

@@ -6,7 +6,8 @@ use crate::short::pair;
 
 /// A record that can be a key. `#[derive(Key)]` implements it for structs of keys.
 ///
-/// Laws: equal views have equal hashes; `load(store(v)) == v`; `matches(store(v), w) == (v == w)`.
+/// Laws: equal views have equal hashes; `load(store(v)) == v`; `matches(store(v), w) == (v == w)`;
+/// `Slot::default()` is the stored form of some key, one without bytes in the heap.
 /// The hash is part of the checkpoint format (see [`crate::hash`]).
 pub trait Key: Record {
     /// The fixed-size form in which tables store the key. Variable parts live in the heap.
@@ -236,6 +237,27 @@ tuple_key!(A 0, B 1, C 2, D 3; h => combine(combine(h.0, h.1), combine(h.2, h.3)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The default slot is the stored form of the key that it loads as.
+    fn default_is_a_key<K: Key>() {
+        let (slot, mut heap) = (K::Slot::default(), KeyHeap::default());
+        let key = K::from_view(K::load(&slot, &heap));
+        let stored = K::store(key.view(), &mut heap);
+        assert!(K::matches(&slot, key.view(), &heap) && K::matches(&stored, key.view(), &heap));
+        assert_eq!(heap.bytes(), 0);
+    }
+
+    #[test]
+    fn default_slots_are_keys() {
+        default_is_a_key::<u64>();
+        default_is_a_key::<i8>();
+        default_is_a_key::<bool>();
+        default_is_a_key::<char>();
+        default_is_a_key::<()>();
+        default_is_a_key::<String>();
+        default_is_a_key::<(String, u32)>();
+        default_is_a_key::<(u8, i64, bool, char)>();
+    }
 
     #[test]
     fn stored_strings_match_themselves_only() {

@@ -107,6 +107,11 @@ pub trait Emit<T: Record> {
     /// Records that the reader may still emit in this poll. Ask before each: it drops to 0 once
     /// large records have filled the outputs.
     fn remaining(&self) -> usize;
+    /// Whether large records have not filled the outputs: for a reader that counts what it emits, and
+    /// emits no more than [`Emit::remaining`] was when it began.
+    fn has_room(&self) -> bool {
+        self.remaining() > 0
+    }
     /// Microseconds on the engine's clock.
     fn now(&self) -> Micros;
 }
@@ -296,6 +301,10 @@ impl<T: Record, S: Stage<T>, A: Assigner<T>> Emit<T> for Output<'_, T, S, A> {
     #[inline(always)]
     fn remaining(&self) -> usize {
         if self.chain.room() { self.budget.saturating_sub(self.emitted) } else { 0 }
+    }
+    #[inline(always)]
+    fn has_room(&self) -> bool {
+        self.chain.room()
     }
     fn now(&self) -> Micros {
         self.now

@@ -27,6 +27,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 use tidemill_base::clock::SystemClock;
 use tidemill_base::{Clock, Error, Micros, Result};
+use tidemill_keyed::Pager;
 use tidemill_net::Connection;
 use tidemill_net::link::LinkOptions;
 use tidemill_net::transport::Transport;
@@ -154,6 +155,7 @@ impl Worker {
         options: WorkerOptions,
     ) -> Result<Worker> {
         check_io_uring()?;
+        start_pager();
         let cpus = allowed_cpus();
         let mut connections = links::by_pair(connections);
         let mut worker = Worker { slots: Vec::new() };
@@ -226,6 +228,17 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.stop_slots();
+    }
+}
+
+/// Starts the thread that touches memory before growing tables need it, once a process. It inherits
+/// the CPUs of the caller, who is not pinned.
+fn start_pager() {
+    let Some(pager) = Pager::take() else { return };
+    if let Err(e) = std::thread::Builder::new().name("pager".into()).spawn(|| pager.run()) {
+        tracing::warn!(
+            "cannot start the thread 'pager', growing tables will pause for longer: {e}"
+        );
     }
 }
 

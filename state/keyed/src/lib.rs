@@ -24,7 +24,7 @@ pub mod timers;
 mod prefetch;
 pub(crate) use prefetch::prefetch;
 
-pub use arena::prefault;
+pub use arena::Pager;
 pub use current::{CurrentKey, StateTime};
 pub use heap::{Aim, Cursor, Found, HeapTable, Vacant};
 pub use slices::SliceTables;

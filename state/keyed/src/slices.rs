@@ -27,8 +27,8 @@ const POOL_MAX: usize = 16;
 /// Index partitions that one step empties; each is at most 512 KiB.
 const CLEAR_PARTS: usize = 2;
 
-/// An ordered map from slice (its start, or any number) to table.
-#[expect(clippy::vec_box, reason = "tables move between the lists and are reused boxed")]
+/// An ordered map from slice (its start, or any number) to table. Tables move between the lists and
+/// are reused boxed.
 pub struct SliceTables<K: Key, V: Record> {
     live: Vec<(i64, Box<HeapTable<K, V>>)>,
     /// Where the last slice was found.

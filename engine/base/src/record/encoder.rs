@@ -52,12 +52,20 @@ impl<'b> Encoder<'b> {
         // How much padding there is cannot be predicted: the most there can be, if it fits.
         match self.bytes.get_mut(self.position..self.position + ALIGN) {
             Some(padding) => padding.fill(0),
-            None => self.bytes.get_mut(self.position..at).ok_or(Failure)?.fill(0),
+            None => self.pad_near_end(at)?,
         }
         let root = self.bytes.get_mut(at..).and_then(|rest| rest.get_mut(..size_of::<U>()));
         root.ok_or(Failure)?.fill(0);
         self.position = at + size_of::<U>();
         Ok(at)
+    }
+
+    /// Zeroes up to `at`. Apart, since the compiler would make one call of both ways to pad.
+    #[cold]
+    #[inline(never)]
+    fn pad_near_end(&mut self, at: usize) -> Result<(), Failure> {
+        self.bytes.get_mut(self.position..at).ok_or(Failure)?.fill(0);
+        Ok(())
     }
 
     /// Writes 16 bytes, of which the first `n` stay; returns where. `None`, and nothing is written,

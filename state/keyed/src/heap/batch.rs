@@ -1,20 +1,18 @@
 //! Updates for the records of a batch, with the memory that they need asked for ahead.
 //!
-//! Three stages: ask for the index slots; read them and ask for the entry; update. The last stage
-//! trusts the id that the second one found if its key matches, and looks the key up otherwise.
-//! [`HeapTable::each`] runs them a block of records at a time, and its caller makes the key only
-//! in the last stage; [`HeapTable::fold_batch`] runs them at a distance.
+//! Where entries lie inside the index, [`HeapTable::each`] asks for the place of a record's key some
+//! records ahead. Elsewhere it goes over a block of records three times: ask for the index slots;
+//! read them and ask for the entries; update. The last walk trusts the id that the second one found
+//! if its key matches, and looks the key up otherwise. Callers make a key only for the update.
 
 #![expect(unsafe_code, reason = "ids from the index are live (H1)")]
 
 use super::HeapTable;
+use super::flat::Spot;
+use super::slab::Entry;
+use super::store::Store;
 use std::ops::Range;
 use tidemill_base::{Key, Record};
-
-/// Records between two stages.
-const DISTANCE: usize = 16;
-const RING: usize = 32;
-const _: () = assert!(RING >= 2 * DISTANCE && RING.is_power_of_two());
 
 /// Smaller tables live in the CPU's caches: asking ahead would cost more than it saves.
 const CACHED_BYTES: usize = if cfg!(test) { 2_000 } else { 1 << 20 };
@@ -22,8 +20,11 @@ const CACHED_BYTES: usize = if cfg!(test) { 2_000 } else { 1 << 20 };
 /// No guess.
 const NONE: u32 = u32::MAX;
 
-/// Records of [`HeapTable::each`] whose entries are asked for at once.
+/// Records whose entries are asked for at once.
 const BLOCK: usize = 64;
+
+/// How many records ahead the places in a flat table are asked for.
+const AHEAD: usize = 24;
 
 /// Where the key of a record probably is: see [`HeapTable::each`].
 pub struct Aim<'t, K: Key, V: Record> {
@@ -52,11 +53,11 @@ impl<'t, K: Key, V: Record> Aim<'t, K, V> {
     pub fn find(self, key: K::View<'_>) -> Found<'t, K, V> {
         let Aim { table, hash, guess } = self;
         let found = match table.confirm(guess, K::shorten(key)) {
-            Some(id) => Some(id),
-            None => table.find(hash, key),
+            Some(spot) => Some(spot),
+            None => table.spot(hash, key),
         };
         match found {
-            Some(id) => Found::Value(table.change(id)),
+            Some(spot) => Found::Value(table.change_spot(spot)),
             None => Found::Vacant(Vacant { table, hash }),
         }
     }
@@ -75,7 +76,7 @@ impl<K: Key, V: Record> HeapTable<K, V> {
     /// Whether the table is so large that asking for memory ahead pays.
     #[inline]
     pub fn is_large(&self) -> bool {
-        self.slab.len() * (size_of::<K::Slot>() + size_of::<V>() + 16) > CACHED_BYTES
+        self.len() * (size_of::<K::Slot>() + size_of::<V>() + 16) > CACHED_BYTES
     }
 
     /// For each `i` of `range`, in order: calls `f(i, aim)`, where `hash(i)` is the hash of its key,
@@ -89,19 +90,21 @@ impl<K: Key, V: Record> HeapTable<K, V> {
         mut f: impl FnMut(usize, Aim<'_, K, V>) -> bool,
     ) -> usize {
         let far = self.is_large();
+        let flat = self.store.is_flat();
+        if flat && far {
+            range.clone().take(AHEAD).for_each(|i| self.prefetch_index(hash(i)));
+        }
         let mut guesses = [NONE; BLOCK];
         let mut start = range.start;
         while start < range.end {
             let end = range.end.min(start + BLOCK);
-            if far {
-                for i in start..end {
-                    self.prefetch_index(hash(i));
-                }
-            }
-            for (guess, i) in guesses.iter_mut().zip(start..end) {
-                *guess = self.ask(hash(i));
+            if !flat {
+                self.aim(start..end, far, &hash, &mut guesses);
             }
             for (&guess, i) in guesses.iter().zip(start..end) {
+                if flat && far && i + AHEAD < range.end {
+                    self.prefetch_index(hash(i + AHEAD));
+                }
                 if !f(i, Aim { table: self, hash: hash(i), guess }) {
                     return i + 1;
                 }
@@ -109,6 +112,23 @@ impl<K: Key, V: Record> HeapTable<K, V> {
             start = end;
         }
         start
+    }
+
+    /// Finds what the records of a block most likely need.
+    #[inline(always)]
+    fn aim(
+        &self,
+        block: Range<usize>,
+        far: bool,
+        hash: &impl Fn(usize) -> u64,
+        guesses: &mut [u32; BLOCK],
+    ) {
+        if far {
+            block.clone().for_each(|i| self.prefetch_index(hash(i)));
+        }
+        for (guess, i) in guesses.iter_mut().zip(block) {
+            *guess = self.ask(hash(i));
+        }
     }
 
     /// For each `i` in `0..n`: `update(i, value of the key)`, where `record(i)` gives hash and
@@ -144,63 +164,35 @@ impl<K: Key, V: Record> HeapTable<K, V> {
         record: impl Fn(usize) -> (u64, K::View<'k>),
         mut f: impl FnMut(usize, Option<&mut V>) -> Option<V>,
     ) {
-        if !self.is_large() {
-            for i in 0..n {
-                let (hash, key) = record(i);
-                let found = self.find(hash, K::shorten(key));
-                self.fold(found, hash, key, |value| f(i, value));
-            }
-            return;
-        }
-        let mut guesses = [NONE; RING];
-        for i in 0..n.min(2 * DISTANCE) {
-            self.prefetch_index(record(i).0);
-        }
-        for i in 0..n.min(DISTANCE) {
-            guesses[i % RING] = self.ask(record(i).0);
-        }
-        for i in 0..n {
-            if i + 2 * DISTANCE < n {
-                self.prefetch_index(record(i + 2 * DISTANCE).0);
-            }
-            if i + DISTANCE < n {
-                guesses[(i + DISTANCE) % RING] = self.ask(record(i + DISTANCE).0);
-            }
-            let (hash, key) = record(i);
-            let found = match self.confirm(guesses[i % RING], K::shorten(key)) {
-                Some(id) => Some(id),
-                None => self.find(hash, K::shorten(key)),
-            };
-            self.fold(found, hash, key, |value| f(i, value));
-        }
-    }
-
-    #[inline(always)]
-    fn fold(
-        &mut self,
-        found: Option<u32>,
-        hash: u64,
-        key: K::View<'_>,
-        f: impl FnOnce(Option<&mut V>) -> Option<V>,
-    ) {
-        match found {
-            Some(id) => {
-                f(Some(self.change(id)));
-            }
-            None => {
-                if let Some(value) = f(None) {
-                    self.add(hash, key, value);
+        let hash = |i| record(i).0;
+        self.each(0..n, hash, |i, aim| {
+            let (_, key) = record(i);
+            match aim.find(K::shorten(key)) {
+                Found::Value(value) => {
+                    f(i, Some(value));
+                }
+                Found::Vacant(place) => {
+                    if let Some(value) = f(i, None) {
+                        place.insert(K::shorten(key), value);
+                    }
                 }
             }
-        }
+            true
+        });
     }
 
-    /// The entry that probably has this hash, its memory asked for.
+    /// The entry that probably has this hash, its memory asked for; none in a flat table.
     #[inline(always)]
-    fn ask(&self, hash: u64) -> u32 {
-        match self.index.guess(hash) {
+    pub(super) fn ask(&self, hash: u64) -> u32 {
+        let Store::Linked(index, slab) = &self.store else { return NONE };
+        match index.guess(hash) {
             Some(id) => {
-                self.prefetch_id(id);
+                let entry = slab.at(id);
+                crate::prefetch(entry);
+                let bytes = size_of::<Entry<K::Slot, V>>();
+                if !bytes.is_power_of_two() || bytes > 64 {
+                    crate::prefetch(entry.wrapping_byte_add(bytes.saturating_sub(1)));
+                }
                 id
             }
             None => NONE,
@@ -209,12 +201,14 @@ impl<K: Key, V: Record> HeapTable<K, V> {
 
     /// The guess, if it is the entry of `key`. Nothing has been removed since it was made.
     #[inline(always)]
-    fn confirm(&self, guess: u32, key: K::View<'_>) -> Option<u32> {
+    fn confirm(&self, guess: u32, key: K::View<'_>) -> Option<Spot<K::Slot, V>> {
+        let Store::Linked(_, slab) = &self.store else { return None };
         if guess == NONE {
             return None;
         }
         // SAFETY: H1, the guess came from the index, and only updates and inserts have happened
         // since (an `Aim` can do nothing else): entries stay.
-        K::matches(unsafe { &self.slab.get(guess).key }, key, &self.keys).then_some(guess)
+        let found = K::matches(unsafe { &slab.get(guess).key }, key, &self.keys);
+        found.then(|| Store::<K, V>::spot(slab, guess))
     }
 }

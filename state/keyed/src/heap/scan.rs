@@ -6,7 +6,8 @@ use super::{Bits, HeapTable};
 use tidemill_base::{Key, Record};
 
 /// Where a walk stands. Entries that are there from its beginning to its end are met once;
-/// entries added or removed meanwhile may be met or not.
+/// entries added or removed meanwhile may be met or not. Where a table of small entries is added to
+/// or removed from meanwhile, other entries may change their place: they may be met twice or not.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
     /// Ids in steps of 64.
@@ -38,7 +39,7 @@ impl<K: Key, V: Record> HeapTable<K, V> {
     fn walk(&mut self, cursor: &mut Cursor, max: usize, mut f: impl FnMut(&mut Self, u32)) -> bool {
         let mut left = max.max(1);
         while left > 0 {
-            let Some(&live) = self.slab.live().get(cursor.word) else { return true };
+            let Some(&live) = self.store.live().get(cursor.word) else { return true };
             for bit in cursor.rest(live) {
                 if left == 0 {
                     cursor.bit = bit;
@@ -50,7 +51,7 @@ impl<K: Key, V: Record> HeapTable<K, V> {
             cursor.next_word();
             left = left.saturating_sub(1);
         }
-        cursor.word >= self.slab.live().len()
+        cursor.word >= self.store.live().len()
     }
 
     /// Shows at most `max_entries` further entries to `f`; true when all have been shown.
@@ -65,7 +66,7 @@ impl<K: Key, V: Record> HeapTable<K, V> {
                 table.save(id);
             }
             // SAFETY: `walk` gives live ids; nothing is removed between them.
-            let entry = unsafe { table.slab.get_mut(id) };
+            let entry = unsafe { table.store.get_mut(id) };
             f(K::load(&entry.key, &table.keys), &mut entry.value);
         })
     }
@@ -92,7 +93,7 @@ impl<K: Key, V: Record> HeapTable<K, V> {
     ) -> bool {
         let mut left = max_entries.max(1);
         while left > 0 {
-            let Some(&live) = self.slab.live().get(cursor.word) else { return true };
+            let Some(&live) = self.store.live().get(cursor.word) else { return true };
             for bit in cursor.rest(live) {
                 if left == 0 {
                     cursor.bit = bit;
@@ -100,14 +101,14 @@ impl<K: Key, V: Record> HeapTable<K, V> {
                 }
                 let id = cursor.word as u32 * 64 + bit;
                 // SAFETY: the bit says that the entry is live.
-                let entry = unsafe { self.slab.get(id) };
+                let entry = unsafe { self.store.get(id) };
                 f(id, K::load(&entry.key, &self.keys), &entry.value);
                 left -= 1;
             }
             cursor.next_word();
             left = left.saturating_sub(1);
         }
-        cursor.word >= self.slab.live().len()
+        cursor.word >= self.store.live().len()
     }
 
     /// Like [`HeapTable::scan`]; entries for which `keep` is false are removed.
@@ -129,13 +130,29 @@ impl<K: Key, V: Record> HeapTable<K, V> {
         mut concerns: impl FnMut(K::View<'_>, &V) -> bool,
         mut edit: impl FnMut(&mut V) -> bool,
     ) -> bool {
-        self.walk(cursor, max_entries, |table, id| {
-            // SAFETY: `walk` gives live ids; only the current one is removed.
-            let entry = unsafe { table.slab.get(id) };
-            if concerns(K::load(&entry.key, &table.keys), &entry.value) && !edit(table.change(id)) {
-                table.remove_id(id);
+        let mut left = max_entries.max(1);
+        while left > 0 {
+            let Some(&live) = self.store.live().get(cursor.word) else { return true };
+            left -= 1;
+            let Some(bit) = cursor.rest(live).next() else {
+                cursor.next_word();
+                continue;
+            };
+            let id = cursor.word as u32 * 64 + bit;
+            // SAFETY: the bit says that the entry is live.
+            let entry = unsafe { self.store.get(id) };
+            let removed =
+                concerns(K::load(&entry.key, &self.keys), &entry.value) && !edit(self.change(id));
+            if removed {
+                self.remove_id(id);
             }
-        })
+            // In a removed entry's place there may be another one now, which is next.
+            cursor.bit = bit + u32::from(!(removed && self.store.is_live(id)));
+            if cursor.bit == 64 {
+                cursor.next_word();
+            }
+        }
+        cursor.word >= self.store.live().len()
     }
 
     /// Takes at most `max_entries` entries out of the table; true when it is empty and clear, its
@@ -151,7 +168,7 @@ impl<K: Key, V: Record> HeapTable<K, V> {
             if table.snapshot.is_some() {
                 table.save(id);
             }
-            let entry = table.slab.drain(id);
+            let entry = table.store.drain(id);
             f(K::load(&entry.key, &table.keys), entry.value);
         });
         drained && self.clear_step(CLEAR_PARTS)
@@ -161,8 +178,8 @@ impl<K: Key, V: Record> HeapTable<K, V> {
     /// true when done. From the first call to the last, the table may not be used otherwise.
     pub(crate) fn clear_step(&mut self, parts: usize) -> bool {
         self.save_all();
-        self.slab.clear();
+        self.store.clear();
         self.keys.clear();
-        self.index.clear_step(parts)
+        self.store.clear_step(parts)
     }
 }

@@ -1,15 +1,27 @@
 //! Snapshots beside processing: bounded steps, and no copy of the table.
 //!
 //! Beginning copies one bit an entry: which entries are to be written. A step writes some of
-//! them and clears their bits; whoever is about to change or remove an entry whose bit is still
-//! set writes it first (H2). Entries that are added meanwhile have no bit. So what is written is
+//! them and clears their bits; whoever is about to change, remove or move an entry whose bit is
+//! still set writes it first (H2). Entries that are added meanwhile have no bit. So what is written is
 //! the table as it was at the beginning, in some order, each entry once.
+//!
+//! A step writes no more than a table's size asks for: records wait while it lasts, and a small
+//! table is written soon enough in small steps.
 
 #![expect(unsafe_code, reason = "pending ids are live (H2)")]
 
-use super::{Bits, HeapTable};
+use super::slab::Entry;
+use super::{Bits, Hashes, HeapTable};
 use crate::snapshot::{Packer, SnapshotSink};
+use std::ops::Range;
+use tidemill_base::key::KeyHeap;
 use tidemill_base::{Batch, Error, Key, Record, Result};
+
+/// A snapshot takes about so many steps, if they may be long enough...
+const STEPS: usize = 1_500;
+
+/// ...and no step writes fewer entries than this, if it may.
+const STEP_ENTRIES_MIN: usize = 500;
 
 /// A snapshot in progress.
 pub(super) struct Snapshot<K: Key, V: Record> {
@@ -25,7 +37,7 @@ pub(super) struct Snapshot<K: Key, V: Record> {
 impl<K: Key, V: Record> Snapshot<K, V> {
     /// Clears the bit of `id`; whether it was set.
     #[inline(always)]
-    fn take(&mut self, id: u32) -> bool {
+    pub(super) fn take(&mut self, id: u32) -> bool {
         match self.pending.get_mut(id as usize / 64) {
             Some(word) => {
                 let bit = 1 << (id % 64);
@@ -34,6 +46,29 @@ impl<K: Key, V: Record> Snapshot<K, V> {
                 set
             }
             None => false,
+        }
+    }
+
+    /// The bits of the entries that are to be written; there may be more words than ids.
+    pub(super) fn pending(&mut self) -> &mut Vec<u64> {
+        &mut self.pending
+    }
+
+    /// Writes an entry. A failure is kept for the next step.
+    #[inline(never)]
+    pub(super) fn write(
+        &mut self,
+        entry: &Entry<K::Slot, V>,
+        keys: &KeyHeap,
+        hashes: Option<Hashes<K>>,
+    ) {
+        let key = K::load(&entry.key, keys);
+        let hash = match hashes {
+            Some(hashes) => (hashes.route)(K::shorten(key)),
+            None => K::hash(K::shorten(key)),
+        };
+        if let Err(error) = self.out.push((key, entry.value.view()), self.namespace, hash) {
+            self.error.get_or_insert(error);
         }
     }
 }
@@ -46,7 +81,7 @@ impl<K: Key, V: Record> HeapTable<K, V> {
         assert!(running.is_none(), "snapshot {epoch} begins while {running:?} runs");
         let mut pending = std::mem::take(&mut self.spare);
         pending.clear();
-        pending.extend_from_slice(self.slab.live());
+        pending.extend_from_slice(self.store.live());
         let out = Packer::new();
         self.snapshot =
             Some(Box::new(Snapshot { epoch, namespace, pending, word: 0, out, error: None }));
@@ -67,7 +102,8 @@ impl<K: Key, V: Record> HeapTable<K, V> {
     /// Fails if an entry cannot be written; the snapshot is then aborted.
     pub fn snapshot_step(&mut self, budget: usize, out: &mut dyn SnapshotSink) -> Result<bool> {
         let Some(mut snapshot) = self.snapshot.take() else { return Ok(true) };
-        let mut budget = budget.max(1) as isize;
+        let pace = (self.len() / STEPS).max(STEP_ENTRIES_MIN);
+        let mut budget = budget.clamp(1, pace) as isize;
         while budget > 0 && snapshot.error.is_none() && snapshot.word < snapshot.pending.len() {
             let bits = std::mem::take(&mut snapshot.pending[snapshot.word]);
             for bit in Bits(bits) {
@@ -111,28 +147,27 @@ impl<K: Key, V: Record> HeapTable<K, V> {
     }
 
     fn write(&self, snapshot: &mut Snapshot<K, V>, id: u32) {
-        // SAFETY: H2, the entry was live at the beginning and has not been removed since, as
-        // removing would have cleared its bit.
-        let entry = unsafe { self.slab.get(id) };
-        let key = K::load(&entry.key, &self.keys);
-        let hash = match self.hashes {
-            Some(hashes) => (hashes.route)(K::shorten(key)),
-            None => K::hash(K::shorten(key)),
-        };
-        let written = snapshot.out.push((key, entry.value.view()), snapshot.namespace, hash);
-        if let Err(error) = written {
-            snapshot.error.get_or_insert(error);
-        }
+        // SAFETY: H2, the entry was live at the beginning and has neither been removed nor been given
+        // another id since, as either would have cleared its bit.
+        snapshot.write(unsafe { self.store.get(id) }, &self.keys, self.hashes);
     }
 
     /// Writes the entry `id` if the running snapshot still needs it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn save(&mut self, id: u32) {
-        let Some(mut snapshot) = self.snapshot.take() else { return };
-        if snapshot.take(id) {
-            self.write(&mut snapshot, id);
+        if let Some(snapshot) = &mut self.snapshot
+            && snapshot.take(id)
+        {
+            // SAFETY: H2, as in `write`.
+            snapshot.write(unsafe { self.store.get(id) }, &self.keys, self.hashes);
         }
-        self.snapshot = Some(snapshot);
+    }
+
+    /// Writes those entries of a range of ids that the running snapshot still needs.
+    pub(super) fn save_range(&mut self, ids: Range<u32>) {
+        if self.snapshot.is_some() {
+            ids.for_each(|id| self.save(id));
+        }
     }
 
     /// Writes all entries that the running snapshot still needs.

@@ -17,6 +17,11 @@ impl TestKey for u64 {
         u64::from(n)
     }
 }
+impl TestKey for u16 {
+    fn make(n: u16) -> u16 {
+        n
+    }
+}
 impl TestKey for String {
     fn make(n: u16) -> String {
         "key".repeat(usize::from(n % 9)) + &n.to_string()
@@ -66,10 +71,37 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-type Value = (u32, String);
-
-fn value(v: u32) -> Value {
-    (v, format!("value {v}"))
+/// Values to test with, made of a number.
+trait TestValue: Record + Clone + Debug + PartialEq {
+    fn make(n: u32) -> Self;
+    fn number(&mut self) -> &mut u32;
+}
+/// Kept in the slab.
+impl TestValue for (u32, String) {
+    fn make(n: u32) -> Self {
+        (n, format!("value {n}"))
+    }
+    fn number(&mut self) -> &mut u32 {
+        &mut self.0
+    }
+}
+/// Kept inside the index, beside integers.
+impl TestValue for u32 {
+    fn make(n: u32) -> Self {
+        n
+    }
+    fn number(&mut self) -> &mut u32 {
+        self
+    }
+}
+/// With a `u8` an entry of 12 bytes, which straddles cache lines.
+impl TestValue for (u32, u32) {
+    fn make(n: u32) -> Self {
+        (n, !n)
+    }
+    fn number(&mut self) -> &mut u32 {
+        &mut self.0
+    }
 }
 
 fn hash<K: Key>(key: &K) -> u64 {
@@ -89,19 +121,19 @@ fn collect<K: TestKey, V: Record + Clone>(out: &[(i64, Batch)]) -> BTreeMap<K, V
     all
 }
 
-struct Run<K: TestKey> {
-    table: HeapTable<K, Value>,
-    oracle: BTreeMap<K, Value>,
+struct Run<K: TestKey, V: TestValue> {
+    table: HeapTable<K, V>,
+    oracle: BTreeMap<K, V>,
     /// The oracle at the beginning of the running snapshot, and what came out so far.
-    begun: Option<BTreeMap<K, Value>>,
+    begun: Option<BTreeMap<K, V>>,
     out: Vec<(i64, Batch)>,
 }
 
-impl<K: TestKey> Run<K> {
+impl<K: TestKey, V: TestValue> Run<K, V> {
     fn step(&mut self, budget: usize) -> bool {
         let done = self.table.snapshot_step(budget, &mut self.out).unwrap();
         if let Some(begun) = self.begun.take_if(|_| done) {
-            assert_eq!(collect::<K, Value>(&self.out), begun);
+            assert_eq!(collect::<K, V>(&self.out), begun);
             self.out.clear();
         }
         assert!(self.out.is_empty() || !done);
@@ -114,23 +146,26 @@ impl<K: TestKey> Run<K> {
         match operation {
             Insert(k, v) => {
                 let k = K::make(k);
-                assert_eq!(table.insert(hash(&k), k.view(), value(v)), oracle.insert(k, value(v)));
+                assert_eq!(
+                    table.insert(hash(&k), k.view(), V::make(v)),
+                    oracle.insert(k, V::make(v))
+                );
             }
             Upsert(k, v) => {
                 let k = K::make(k);
-                let got = table.upsert(hash(&k), k.view(), || value(v));
-                let expected = oracle.entry(k).or_insert_with(|| value(v));
+                let got = table.upsert(hash(&k), k.view(), || V::make(v));
+                let expected = oracle.entry(k).or_insert_with(|| V::make(v));
                 assert_eq!(got, expected);
-                got.0 = got.0.wrapping_add(v);
-                expected.0 = expected.0.wrapping_add(v);
+                *got.number() = got.number().wrapping_add(v);
+                *expected.number() = expected.number().wrapping_add(v);
             }
             Change(k, v) => {
                 let k = K::make(k);
                 let got = table.get_mut(hash(&k), k.view());
                 assert_eq!(got.is_some(), oracle.contains_key(&k));
                 if let (Some(got), Some(expected)) = (got, oracle.get_mut(&k)) {
-                    *got = value(v);
-                    *expected = value(v);
+                    *got = V::make(v);
+                    *expected = V::make(v);
                 }
             }
             Remove(k) => {
@@ -142,8 +177,8 @@ impl<K: TestKey> Run<K> {
             Each(records, stop) => self.each(&records, stop),
             RetainOdd => {
                 let mut cursor = Cursor::default();
-                while !table.retain_scan(&mut cursor, 30, |_, v| v.0 % 2 == 1) {}
-                oracle.retain(|_, v| v.0 % 2 == 1);
+                while !table.retain_scan(&mut cursor, 30, |_, v| *v.clone().number() % 2 == 1) {}
+                oracle.retain(|_, v| *v.number() % 2 == 1);
             }
             Begin => {
                 while !self.step(64) {}
@@ -169,13 +204,13 @@ impl<K: TestKey> Run<K> {
     fn scan_add(&mut self, n: u32) {
         let mut cursor = Cursor::default();
         let mut seen = 0;
-        let mut add = |_: K::View<'_>, v: &mut Value| {
+        let mut add = |_: K::View<'_>, v: &mut V| {
             seen += 1;
-            v.0 = v.0.wrapping_add(n);
+            *v.number() = v.number().wrapping_add(n);
         };
         while !self.table.scan(&mut cursor, 30, &mut add) {}
         assert_eq!(seen, self.oracle.len());
-        self.oracle.values_mut().for_each(|v| v.0 = v.0.wrapping_add(n));
+        self.oracle.values_mut().for_each(|v| *v.number() = v.number().wrapping_add(n));
     }
 
     fn batch(&mut self, records: &[(u16, u32)]) {
@@ -184,16 +219,16 @@ impl<K: TestKey> Run<K> {
         self.table.for_batch(
             keys.len(),
             |i| (hash(&keys[i]), keys[i].view()),
-            |i| value(records[i].1),
+            |i| V::make(records[i].1),
             |i, v| {
-                v.0 = v.0.wrapping_mul(3).wrapping_add(records[i].1);
+                *v.number() = v.number().wrapping_mul(3).wrapping_add(records[i].1);
                 order.push(i);
             },
         );
         assert!(order.into_iter().eq(0..records.len()));
         for (k, r) in keys.into_iter().zip(records) {
-            let v = self.oracle.entry(k).or_insert_with(|| value(r.1));
-            v.0 = v.0.wrapping_mul(3).wrapping_add(r.1);
+            let v = self.oracle.entry(k).or_insert_with(|| V::make(r.1));
+            *v.number() = v.number().wrapping_mul(3).wrapping_add(r.1);
         }
     }
 
@@ -209,23 +244,23 @@ impl<K: TestKey> Run<K> {
                 seen += 1;
                 let v = match aim.find(keys[i].view()) {
                     Found::Value(v) => v,
-                    Found::Vacant(place) => place.insert(keys[i].view(), value(records[i].1)),
+                    Found::Vacant(place) => place.insert(keys[i].view(), V::make(records[i].1)),
                 };
-                v.0 = v.0.wrapping_mul(5).wrapping_add(records[i].1);
+                *v.number() = v.number().wrapping_mul(5).wrapping_add(records[i].1);
                 seen < stop
             },
         );
         assert_eq!((end, end), (seen, stop.min(records.len())));
         for (k, r) in keys.into_iter().zip(records).take(end) {
-            let v = self.oracle.entry(k).or_insert_with(|| value(r.1));
-            v.0 = v.0.wrapping_mul(5).wrapping_add(r.1);
+            let v = self.oracle.entry(k).or_insert_with(|| V::make(r.1));
+            *v.number() = v.number().wrapping_mul(5).wrapping_add(r.1);
         }
     }
 
     fn drain_all(&mut self) {
         let mut cursor = Cursor::default();
         let mut drained = BTreeMap::new();
-        let mut take = |k: K::View<'_>, v: Value| {
+        let mut take = |k: K::View<'_>, v: V| {
             assert!(drained.insert(K::from_view(k), v).is_none());
         };
         while !self.table.drain_scan(&mut cursor, 50, &mut take) {}
@@ -235,16 +270,19 @@ impl<K: TestKey> Run<K> {
     fn check(&self) {
         assert_eq!(self.table.len(), self.oracle.len());
         let all = self.table.iter().map(|(k, v)| (K::from_view(k), v.clone()));
-        assert_eq!(all.collect::<BTreeMap<K, Value>>(), self.oracle);
+        assert_eq!(all.collect::<BTreeMap<K, V>>(), self.oracle);
         for (k, v) in &self.oracle {
             assert_eq!(self.table.get(hash(k), k.view()), Some(v));
         }
     }
 }
 
-fn agree<K: TestKey>(operations: Vec<Operation>) {
-    let table = HeapTable::new();
-    let mut run = Run::<K> { table, oracle: BTreeMap::new(), begun: None, out: Vec::new() };
+fn agree<K: TestKey, V: TestValue>(operations: Vec<Operation>) {
+    agree_in::<K, V>(HeapTable::new(), operations);
+}
+
+fn agree_in<K: TestKey, V: TestValue>(table: HeapTable<K, V>, operations: Vec<Operation>) {
+    let mut run = Run::<K, V> { table, oracle: BTreeMap::new(), begun: None, out: Vec::new() };
     for operation in operations {
         run.apply(operation);
         assert_eq!(run.table.len(), run.oracle.len());
@@ -256,13 +294,13 @@ fn agree<K: TestKey>(operations: Vec<Operation>) {
 }
 
 /// The snapshot of the table, restored by three subtasks of a random split of the key groups.
-fn restore_by_key_groups<K: TestKey>(run: &mut Run<K>) {
+fn restore_by_key_groups<K: TestKey, V: TestValue>(run: &mut Run<K, V>) {
     run.table.begin_snapshot(8, 0);
     let mut out = Vec::new();
     while !run.table.snapshot_step(100, &mut out).unwrap() {}
     let mut all = BTreeMap::new();
     for groups in [0..30, 30..31, 31..100] {
-        let mut part = HeapTable::<K, Value>::new();
+        let mut part = HeapTable::<K, V>::new();
         for (_, batch) in &out {
             let mut bytes = Vec::new();
             batch.encode(&mut bytes);
@@ -282,24 +320,51 @@ proptest! {
 
     #[test]
     fn a_table_of_integers_is_a_map(operations in prop::collection::vec(operation(), 1..700)) {
-        agree::<u64>(operations);
+        agree::<u64, (u32, String)>(operations);
+    }
+
+    #[test]
+    fn a_table_of_small_entries_is_a_map(operations in prop::collection::vec(operation(), 1..700)) {
+        assert!(HeapTable::<u64, u32>::new().store.is_flat());
+        agree::<u64, u32>(operations);
+    }
+
+    #[test]
+    fn a_table_of_entries_across_lines_is_a_map(
+        operations in prop::collection::vec(operation(), 1..700),
+    ) {
+        assert!(HeapTable::<u16, (u32, u32)>::new().store.is_flat());
+        agree::<u16, (u32, u32)>(operations);
+    }
+
+    #[test]
+    fn a_table_of_full_entries_is_a_map(operations in prop::collection::vec(operation(), 1..700)) {
+        assert!(HeapTable::<u64, (u32, u32)>::new().store.is_flat());
+        agree::<u64, (u32, u32)>(operations);
+    }
+
+    #[test]
+    fn a_table_of_small_entries_with_ids_is_a_map(
+        operations in prop::collection::vec(operation(), 1..400),
+    ) {
+        agree_in::<u64, u32>(HeapTable::linked(), operations);
     }
 
     #[test]
     fn a_table_of_strings_is_a_map(operations in prop::collection::vec(operation(), 1..500)) {
-        agree::<String>(operations);
+        agree::<String, (u32, String)>(operations);
     }
 
     #[test]
     fn a_table_of_pairs_is_a_map(operations in prop::collection::vec(operation(), 1..300)) {
-        agree::<(String, u32)>(operations);
+        agree::<(String, u32), (u32, String)>(operations);
     }
 }
 
 #[test]
 fn partitions_split_and_keep_every_entry() {
     // 150,000 entries: the first partition doubles to its full size, then splits twice.
-    let mut table = HeapTable::<u64, u32>::new();
+    let mut table = HeapTable::<u64, u32>::linked();
     for k in 0..150_000u64 {
         *table.upsert(hash(&k), k, || 0) += k as u32;
     }

@@ -119,7 +119,7 @@ impl<K: Key, V: Record> RocksTable<K, V> {
         Ok(RocksTable {
             db: db.clone(),
             prefix: prefix(table, namespace),
-            cache: HeapTable::new(),
+            cache: HeapTable::linked(),
             dirty: Vec::new(),
             hand: Cursor::default(),
             victims: Vec::new(),
