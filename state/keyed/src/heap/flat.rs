@@ -282,7 +282,7 @@ impl<K: Key, V> Flat<K, V> {
     }
 
     /// Takes the entry `id` out; what stands behind it moves up, and `moving` is told the id of
-    /// each entry before it moves. Panics if `id` is not live.
+    /// each entry before it moves. Panics if `id` is not live, or not in its key's partition.
     pub(crate) fn remove(
         &mut self,
         id: u32,
@@ -294,8 +294,9 @@ impl<K: Key, V> Flat<K, V> {
             return removed;
         }
         let part = self.part(Self::hash(&removed.key, keys));
+        let mut hole = id.wrapping_sub(part.id(0)) as usize;
+        assert!(hole < part.len(), "entry {id} was added under another hash than its key's");
         self.pages[part.page as usize].used -= 1;
-        let mut hole = (id - part.id(0)) as usize;
         let mut at = hole;
         loop {
             at = (at + 1) & part.mask as usize;

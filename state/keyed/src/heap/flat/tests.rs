@@ -73,6 +73,17 @@ fn removing_tells_who_moves_before_it_does() {
 }
 
 #[test]
+#[should_panic(expected = "was added under another hash")]
+fn an_entry_under_another_hash_cannot_be_removed() {
+    let keys = KeyHeap::default();
+    let mut flat = Flat::<u64, u64>::new();
+    (0..1_000).for_each(|key| _ = put(&mut flat, key, key));
+    let wrong = !u64::hash(2_000);
+    let id = flat.insert(wrong, Entry { key: 2_000, value: 0 }, &keys);
+    flat.remove(id, &keys, |_, _| ());
+}
+
+#[test]
 fn the_key_that_marks_vacant_places_is_a_key() {
     let keys = KeyHeap::default();
     let mut flat = Flat::<u64, u64>::new();
