@@ -52,10 +52,10 @@ pub struct Backoff {
 }
 
 impl Default for Backoff {
-    /// 200 ms, doubled up to 30 s, give or take 10%, from the start again after 60 s of success.
+    /// 50 ms, doubled up to 30 s, give or take 10%, from the start again after 60 s of success.
     fn default() -> Self {
         Self {
-            initial_us: 200_000,
+            initial_us: 50_000,
             factor: 2,
             max_us: 30_000_000,
             jitter_percent: 10,

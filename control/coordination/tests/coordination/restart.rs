@@ -18,15 +18,16 @@ fn pauses_double_up_to_the_longest_and_start_over_after_success() {
     let mut restarts = Restarts::new(RestartStrategy::default());
     let mut now = 5_000_000;
     let mut pauses_ms = Vec::new();
-    for _ in 0..10 {
+    for _ in 0..12 {
         let restart_at = at(restarts.on_failure(now, MIDDLE));
         pauses_ms.push((restart_at - now) / 1_000);
         now = restart_at + 59_999_999;
     }
-    assert_eq!(pauses_ms, [200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000]);
+    let doubled = [50, 100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000];
+    assert_eq!(pauses_ms, doubled);
     now += 1;
-    assert_eq!(at(restarts.on_failure(now, MIDDLE)), now + 200_000, "60 s of success");
-    assert_eq!(restarts.restarts(), 11);
+    assert_eq!(at(restarts.on_failure(now, MIDDLE)), now + 50_000, "60 s of success");
+    assert_eq!(restarts.restarts(), 13);
 }
 
 #[test]
