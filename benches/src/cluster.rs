@@ -12,7 +12,6 @@ use crossbeam_channel::{Receiver, unbounded};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::atomic::AtomicBool;
 use tidemill_base::clock::SystemClock;
 use tidemill_base::{Clock, Error, Result};
 use tidemill_net::mesh::MeshPlan;
@@ -79,7 +78,7 @@ impl Half {
             timeout_us: TOGETHER_US,
         };
         let connections: Vec<Connection> =
-            place.listener.connect(&mesh, clock, &AtomicBool::new(false))?;
+            place.listener.connect(&mesh, clock, &|| false)?;
         let (tx, finished) = unbounded();
         let sinks = parts.iter().map(|_| Box::new(Carrier(tx.clone())) as _).collect();
         let options = WorkerOptions::for_slots(plan.slots());

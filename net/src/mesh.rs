@@ -87,16 +87,16 @@ impl Listener {
     /// other jobs or attempts, and whoever does not know the key, are refused and do not matter.
     ///
     /// # Errors
-    /// When a peer refuses us, has no address, or is not there in time; or when `cancelled`.
+    /// When a peer refuses us, has no address, or is not there in time; or when `cancelled` says so.
     pub fn connect(
         &self,
         plan: &MeshPlan<'_>,
         clock: &SystemClock,
-        cancelled: &AtomicBool,
+        cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<Vec<Connection>> {
         let until = clock.now() + plan.timeout_us;
         let over = AtomicBool::new(false);
-        let stop = || over.load(Ordering::Relaxed) || cancelled.load(Ordering::Relaxed);
+        let stop = || over.load(Ordering::Relaxed) || cancelled();
         let (called, awaited): (Vec<_>, Vec<_>) =
             plan.pairs.iter().copied().partition(|(own, peer)| own < peer);
         let mut connections = Vec::new();

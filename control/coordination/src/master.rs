@@ -12,7 +12,8 @@
 //!   M1  Attempt numbers strictly increase; a worker is deployed to one attempt at a time, and to a new
 //!       one only after it has stopped the one before, or has never run one.
 //!   M2  All workers of an attempt together have exactly the slots that the plan wants.
-//!   M3  Events of an earlier attempt change nothing.
+//!   M3  Events of an earlier attempt change nothing, but for damage that it found in a checkpoint. A worker
+//!       tells it before it has stopped, and so before the next attempt is deployed.
 //!   M4  An epoch is never triggered twice, over all attempts.
 //!   M5  An attempt starts from the newest complete checkpoint that is not known to be damaged, or from
 //!       what the user gave where there is none.
@@ -376,6 +377,10 @@ impl Master {
             WorkerSays::Failed { attempt, failure } if attempt == self.attempt => {
                 self.fail(now, Failure::by(worker, failure), out);
             }
+            // Another worker may have felt the end of the attempt before the cause was told.
+            WorkerSays::Failed { attempt, failure } if attempt < self.attempt => {
+                failure.damaged_epoch.into_iter().for_each(|epoch| self.damaged(epoch, out));
+            }
             says => self.report(now, worker, says, out),
         }
     }
@@ -401,15 +406,7 @@ impl Master {
             cause: failure.cause.clone(),
         });
         if let Some(epoch) = failure.damaged {
-            self.completed.retain(|&e| e != epoch);
-            if self
-                .initial
-                .as_ref()
-                .is_some_and(|r| r.epoch == epoch && r.store == self.settings.store)
-            {
-                self.initial = None;
-            }
-            out.push(Effect::Damaged { epoch });
+            self.damaged(epoch, out);
         }
         self.end_running(now, &failure.cause, out);
         if self.status == JobStatus::Cancelling {
@@ -429,6 +426,16 @@ impl Master {
                 self.set_status(JobStatus::Restarting, out);
             }
         }
+    }
+
+    /// A checkpoint that cannot be restored is not tried again.
+    fn damaged(&mut self, epoch: Epoch, out: &mut Vec<Effect>) {
+        self.completed.retain(|&e| e != epoch);
+        let given = |r: &RestoreFrom| r.epoch == epoch && r.store == self.settings.store;
+        if self.initial.as_ref().is_some_and(given) {
+            self.initial = None;
+        }
+        out.push(Effect::Damaged { epoch });
     }
 
     /// Ends the coordinator of a running attempt, answering its savepoints.

@@ -1,8 +1,8 @@
 //! What an agent gives to a worker process: one line of JSON on its standard input, which then stays
 //! open for as long as the agent lives.
 
-use crate::WorkerId;
 use crate::auth::KEY_BYTES;
+use crate::{ArtifactHash, WorkerId};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -27,6 +27,9 @@ pub struct WorkerSettings {
     pub state_dir: PathBuf,
     /// Memory that it may use, in bytes; 0: not limited.
     pub memory_bytes: u64,
+    /// The program file that it runs, where the agent has verified it; otherwise the worker reads itself.
+    #[serde(default)]
+    pub artifact: Option<ArtifactHash>,
 }
 
 impl std::fmt::Debug for WorkerSettings {
@@ -41,6 +44,7 @@ impl std::fmt::Debug for WorkerSettings {
             .field("address", &self.address)
             .field("state_dir", &self.state_dir)
             .field("memory_bytes", &self.memory_bytes)
+            .field("artifact", &self.artifact)
             .finish_non_exhaustive()
     }
 }

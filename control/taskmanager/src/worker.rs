@@ -164,6 +164,7 @@ fn settings(shared: &Shared, task: &Task, state_dir: PathBuf) -> WorkerSettings 
         address: task.address.clone(),
         state_dir,
         memory_bytes: task.memory_bytes,
+        artifact: Some(task.start.artifact.clone()),
     }
 }
 

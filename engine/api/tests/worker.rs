@@ -72,6 +72,38 @@ fn a_killed_worker_is_replaced_and_nothing_is_lost_or_doubled() {
     check(&out);
 }
 
+/// The other worker, which waits for it, is told to give up, and hears it: its process goes on.
+fn a_worker_is_killed_while_its_attempt_is_deployed() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut manager = Manager::new(submission(&out), dir.path(), &out);
+    manager.run_until(|m| m.completed() >= 3);
+    let kept = manager.oldest();
+    manager.kill_worker();
+    manager.run_until(|m| m.deployed == 2);
+    manager.kill_worker();
+    manager.run_until(|m| m.deployed == 3);
+    assert_eq!(manager.oldest(), kept, "{:?}", manager.failures);
+    manager.run_until(Manager::is_done);
+    assert_eq!(manager.finished(), "finished");
+    check(&out);
+}
+
+/// What is damaged is found by the subtask that reads it, and passed over.
+fn damaged_state_is_found_by_whoever_reads_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut manager = Manager::new(submission(&out), dir.path(), &out);
+    manager.run_until(|m| m.completed() >= 3);
+    manager.kill_worker();
+    let epoch = manager.damage_newest();
+    manager.run_until(|m| !m.damaged.is_empty());
+    assert_eq!(manager.damaged, [epoch], "{:?}", manager.failures);
+    // Files of that checkpoint are visible already: the sink must not write their records again.
+    manager.run_until(Manager::is_done);
+    assert!(manager.refused().contains("checkpoint"), "{}", manager.refused());
+}
+
 /// The JobManager goes and another comes: the workers attach with what they run, and go on.
 fn workers_outlive_the_job_manager() {
     let dir = tempfile::tempdir().unwrap();
@@ -103,11 +135,16 @@ fn main() -> ExitCode {
     if std::env::var_os(JOB).is_some() {
         return program();
     }
-    let tests: [(&str, fn()); 3] = [
+    let tests: [(&str, fn()); 5] = [
         (
             "a_killed_worker_is_replaced_and_nothing_is_lost_or_doubled",
             a_killed_worker_is_replaced_and_nothing_is_lost_or_doubled,
         ),
+        (
+            "a_worker_is_killed_while_its_attempt_is_deployed",
+            a_worker_is_killed_while_its_attempt_is_deployed,
+        ),
+        ("damaged_state_is_found_by_whoever_reads_it", damaged_state_is_found_by_whoever_reads_it),
         ("workers_outlive_the_job_manager", workers_outlive_the_job_manager),
         ("a_worker_ends_with_its_agent", a_worker_ends_with_its_agent),
     ];

@@ -16,7 +16,7 @@ use tidemill_base::hash::key_group;
 use tidemill_base::metrics::TaskMetrics;
 use tidemill_base::{Batch, Error, Result};
 
-pub use crate::keyed_snapshot::StoredKeys;
+pub use crate::keyed_snapshot::{Damage, StoredKeys};
 pub use tidemill_snapshot::{SectionKind, ShareSource};
 
 /// Which subtask this is.
@@ -73,6 +73,8 @@ pub struct Restored {
     pub stored: Option<StoredKeys>,
     /// Where its shared files are.
     pub files: Option<Arc<dyn SharedFiles>>,
+    /// Whether `stored` or `files` were found damaged, which then fails the task that reads them.
+    pub damage: Damage,
 }
 
 /// Reads the shared files of a checkpoint.

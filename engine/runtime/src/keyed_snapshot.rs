@@ -4,6 +4,7 @@ use crate::context::{Context, SectionId, SubtaskInfo};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tidemill_base::{Batch, BatchBuilder, Buffer, Error, Result};
 use tidemill_keyed::SnapshotSink;
 use tidemill_snapshot::SnapshotReader;
@@ -51,16 +52,34 @@ pub fn restored_batches(entries: &[(u32, Vec<u8>)]) -> impl Iterator<Item = Resu
     entries.iter().map(|(_, payload)| Ok(Batch::decode(payload)?.0))
 }
 
+/// Whether something of a checkpoint was found damaged or missing while it was read. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Damage(Arc<AtomicBool>);
+
+impl Damage {
+    /// It was.
+    pub fn note(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it was.
+    pub fn is_noted(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// State by key in a stored checkpoint, read batch by batch.
 #[derive(Clone)]
 pub struct StoredKeys {
     reader: Arc<SnapshotReader>,
+    damage: Damage,
 }
 
 impl StoredKeys {
-    /// Reads a checkpoint whose number of key groups is the job's.
-    pub fn new(reader: Arc<SnapshotReader>) -> Self {
-        StoredKeys { reader }
+    /// Reads a checkpoint whose number of key groups is the job's, and notes in `damage` if it cannot
+    /// be read.
+    pub fn new(reader: Arc<SnapshotReader>, damage: Damage) -> Self {
+        StoredKeys { reader, damage }
     }
 
     /// The batches of a section, of those old subtasks that owned key groups of this one.
@@ -78,20 +97,27 @@ impl StoredKeys {
         let sections = owners
             .into_iter()
             .flat_map(move |o| self.reader.sections(operator, Some(o), kind, state));
-        sections.map(|payload| Ok(Batch::decode(&payload.map_err(unreadable)?.payload)?.0))
+        sections.map(|section| {
+            let section = section.map_err(|e| self.unreadable(e))?;
+            Ok(Batch::decode(&section.payload)?.0)
+        })
+    }
+
+    fn unreadable(&self, error: tidemill_snapshot::Error) -> Error {
+        use tidemill_snapshot::Error as E;
+        if matches!(error, E::Damaged(_) | E::Missing(_)) {
+            self.damage.note();
+        }
+        match error {
+            E::Retry(report) => Error::attempt(report.to_string()),
+            error => Error::job(error.to_string()),
+        }
     }
 }
 
 impl fmt::Debug for StoredKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "StoredKeys(checkpoint {})", self.reader.manifest().epoch)
-    }
-}
-
-fn unreadable(error: tidemill_snapshot::Error) -> Error {
-    match error {
-        tidemill_snapshot::Error::Retry(report) => Error::attempt(report.to_string()),
-        error => Error::job(error.to_string()),
     }
 }
 

@@ -22,7 +22,7 @@ fn connect(
         local.clone().flat_map(|own| peers.iter().map(move |&(peer, _)| (own, peer))).collect();
     let peers = peers.iter().copied().collect();
     let plan = MeshPlan { identity, local, pairs: &pairs, peers: &peers, timeout_us };
-    listener.connect(&plan, &SystemClock::new(), &AtomicBool::new(false))
+    listener.connect(&plan, &SystemClock::new(), &|| false)
 }
 
 #[test]

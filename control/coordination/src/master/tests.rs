@@ -241,6 +241,28 @@ fn a_damaged_checkpoint_is_passed_over() {
 }
 
 #[test]
+fn damage_is_believed_of_an_attempt_that_another_worker_ended() {
+    let mut bench = Bench::running();
+    let first = bench.checkpoint();
+    let second = bench.checkpoint();
+    bench.says(1, Says::Failed { attempt: 0, failure: failure("a panic", None) });
+    bench.says(0, Says::Stopped { attempt: 0 });
+    bench.says(1, Says::Stopped { attempt: 0 });
+    assert_eq!(restored(&bench.later(1_000_000)), Some(second));
+    bench.says(0, Says::Failed { attempt: 1, failure: failure("the peer is gone", None) });
+    let late = Says::Failed { attempt: 1, failure: failure("torn", Some(second)) };
+    let out = bench.says(1, late);
+    assert!(out.iter().any(|e| matches!(e, Effect::Damaged { epoch } if *epoch == second)));
+    bench.says(0, Says::Stopped { attempt: 1 });
+    bench.says(1, Says::Stopped { attempt: 1 });
+    assert_eq!(restored(&bench.later(2_000_000)), Some(first));
+}
+
+fn failure(message: &str, damaged_epoch: Option<Epoch>) -> TaskFailure {
+    TaskFailure { message: message.into(), task: None, fatal: false, damaged_epoch }
+}
+
+#[test]
 fn rescaling_starts_other_workers_from_the_newest_checkpoint() {
     let mut bench = Bench::running();
     bench.on(MasterEvent::Rescale(Box::new(submission(2, 1_000))));

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidemill_base::{Error, Result};
 use tidemill_protocol::{StoreError, StoreSettings, create_store};
-use tidemill_runtime::context::{Restored, SectionId, SectionKind, SharedFiles, StoredKeys};
+use tidemill_runtime::context::{
+    Damage, Restored, SectionId, SectionKind, SharedFiles, StoredKeys,
+};
 use tidemill_runtime::deploy::JobPlan;
 use tidemill_snapshot::{
     DirStore, Manifest, SnapshotReader, SnapshotStore, StateEntry, open_at, open_path,
@@ -227,34 +229,60 @@ pub(crate) fn load(
             }
         }
     }
-    restored.stored = Some(StoredKeys::new(Arc::new(reader)));
-    restored.files = Some(Arc::new(StoredFiles(store)));
+    restored.stored = Some(StoredKeys::new(Arc::new(reader), restored.damage.clone()));
+    let damage = restored.damage.clone();
+    restored.files = Some(Arc::new(StoredFiles { store, manifest, damage }));
     Ok(Arc::new(restored))
 }
 
-/// The shared files of a store.
-struct StoredFiles(Arc<dyn SnapshotStore>);
+/// The shared files of a checkpoint.
+struct StoredFiles {
+    store: Arc<dyn SnapshotStore>,
+    manifest: Arc<Manifest>,
+    damage: Damage,
+}
 
 impl std::fmt::Debug for StoredFiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "StoredFiles({})", self.0.locate(None))
+        write!(f, "StoredFiles({})", self.store.locate(Some(self.manifest.epoch)))
+    }
+}
+
+impl StoredFiles {
+    fn unreadable(&self, error: tidemill_snapshot::Error) -> Error {
+        use tidemill_snapshot::Error as E;
+        if matches!(error, E::Damaged(_) | E::Missing(_)) {
+            self.damage.note();
+        }
+        store_error(error)
     }
 }
 
 impl SharedFiles for StoredFiles {
     fn fetch(&self, name: &str, to: &Path) -> Result<()> {
         let failed = |e| Error::attempt(format!("copying {name} to {}: {e}", to.display()));
-        let from = self.0.get_shared(name).map_err(store_error)?;
+        let from = self.store.get_shared(name).map_err(|e| self.unreadable(e))?;
         let mut file = File::create_new(to).map_err(failed)?;
         let mut buffer = vec![0; 1 << 20];
-        let mut at = 0;
+        let (mut at, mut crc) = (0, crc32fast::Hasher::new());
         while at < from.bytes() {
             let n = (from.bytes() - at).min(buffer.len() as u64) as usize;
-            from.read_at(at, &mut buffer[..n]).map_err(store_error)?;
+            from.read_at(at, &mut buffer[..n]).map_err(|e| self.unreadable(e))?;
+            crc.update(&buffer[..n]);
             file.write_all(&buffer[..n]).map_err(failed)?;
             at += n as u64;
         }
-        Ok(())
+        let listed = self.manifest.shared.iter().find(|f| f.name == name);
+        let (found, want) = ((at, crc.finalize()), listed.map(|f| (f.bytes, f.crc32)));
+        if want == Some(found) {
+            return Ok(());
+        }
+        self.damage.note();
+        Err(Error::job(format!(
+            "{} of checkpoint {} is damaged: its bytes and crc32 are {found:?}, the manifest says {want:?}",
+            from.path(),
+            self.manifest.epoch
+        )))
     }
 }
 

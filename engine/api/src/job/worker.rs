@@ -49,11 +49,12 @@ pub(super) fn run(env: &Env) -> Result<()> {
     let data_address = format!("{}:{}", settings.address, listener.local_addr().port());
     let key = Key::from_bytes(settings.job_key);
     let control = Control::start(&settings, key.clone(), clock.clone())?;
+    let build = deployed::build(&physical, settings.artifact.as_ref())?;
     let worker = Process {
         settings: &settings,
         physical: &physical,
         plan: &plan,
-        place: Place { listener, key, build: deployed::build(&physical)?, clock: clock.clone() },
+        place: Place { listener, key, build, clock: clock.clone(), bound: control.bound.clone() },
         data_address,
         clock,
         out: None,

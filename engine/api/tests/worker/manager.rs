@@ -13,7 +13,7 @@ use tidemill_coordination::{
 use tidemill_protocol::auth::{Answer, Hello, Key, Proof, Role, Server, job_key};
 use tidemill_protocol::frame::{self, Frames};
 use tidemill_protocol::{AgentId, JobId, StoreSettings, WorkerId, WorkerSays, WorkerSettings};
-use tidemill_snapshot::{DirStore, SnapshotStore};
+use tidemill_snapshot::{DirStore, SectionKind, SnapshotStore};
 
 /// No run may take longer.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -44,6 +44,10 @@ pub(crate) struct Manager {
     pending: Vec<MasterEvent>,
     last_attempt: Vec<tidemill_coordination::Assigned>,
     pub(crate) failures: Vec<String>,
+    /// Attempts that were deployed.
+    pub(crate) deployed: usize,
+    /// Epochs that were reported as damaged.
+    pub(crate) damaged: Vec<u64>,
     done: Option<Result<Outcome, String>>,
 }
 
@@ -79,6 +83,8 @@ impl Manager {
             pending: Vec::new(),
             last_attempt: Vec::new(),
             failures: Vec::new(),
+            deployed: 0,
+            damaged: Vec::new(),
             done: None,
         }
     }
@@ -102,6 +108,14 @@ impl Manager {
     pub(crate) fn finished(&self) -> &'static str {
         match &self.done {
             Some(Ok(Outcome::Finished)) => "finished",
+            other => panic!("the job ended with {other:?}"),
+        }
+    }
+
+    /// Why the job failed for good.
+    pub(crate) fn refused(&self) -> &str {
+        match &self.done {
+            Some(Err(cause)) => cause,
             other => panic!("the job ended with {other:?}"),
         }
     }
@@ -197,8 +211,12 @@ impl Manager {
                 self.store.put_manifest(&manifest).unwrap();
                 self.pending.push(MasterEvent::ManifestStored { epoch });
             }
-            Effect::AttemptStarted { workers, .. } => self.last_attempt = workers,
+            Effect::AttemptStarted { workers, .. } => {
+                self.last_attempt = workers;
+                self.deployed += 1;
+            }
             Effect::AttemptFailed { cause, .. } => self.failures.push(cause),
+            Effect::Damaged { epoch } => self.damaged.push(epoch),
             Effect::WakeAt(at) => self.wake = Some(at),
             Effect::Done { outcome } => self.done = Some(outcome),
             _ => {}
@@ -216,6 +234,7 @@ impl Manager {
             address: "127.0.0.1".into(),
             state_dir: self.state.join(format!("worker-{worker}")),
             memory_bytes: 0,
+            artifact: None,
         };
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.env(super::JOB, "1").arg("worker").arg("--out").arg(&self.out);
@@ -228,9 +247,28 @@ impl Manager {
         self.processes.insert(worker, process);
     }
 
+    /// The process of the oldest worker.
+    pub(crate) fn oldest(&self) -> u32 {
+        self.processes.values().next().unwrap().child.id()
+    }
+
     /// SIGKILL to the newest worker.
     pub(crate) fn kill_worker(&mut self) {
         self.processes.values_mut().next_back().unwrap().child.kill().unwrap();
+    }
+
+    /// Changes a byte of the state by key in the newest checkpoint; its epoch.
+    pub(crate) fn damage_newest(&mut self) -> u64 {
+        let epoch = self.completed();
+        let manifest = self.store.load_manifest(epoch).unwrap();
+        let mut sections = manifest.subtasks.iter().flat_map(|s| &s.sections);
+        let keyed = sections.find(|s| s.kind == SectionKind::KeyedState && s.records > 0).unwrap();
+        let path = self.store.root().join(format!("chk-{epoch}")).join(&keyed.object);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let run = keyed.runs[0];
+        bytes[(run.offset + run.bytes) as usize - 1] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        epoch
     }
 
     /// As if the agent of the newest worker had died.

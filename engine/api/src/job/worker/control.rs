@@ -1,15 +1,20 @@
 //! The worker's connection to the JobManager: two threads that read and write, made anew whenever it
 //! breaks. Which JobManager leads is found by asking each in turn.
+//!
+//! Orders that end a deployment take effect when they are read, also while the worker is still busy with
+//! it and cannot hear them.
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tidemill_base::clock::SystemClock;
 use tidemill_base::{Clock, Error, Result};
 use tidemill_protocol::auth::{Answer, AuthError, Client, KEY_BYTES, Key, Role};
 use tidemill_protocol::frame::{self, Frames};
-use tidemill_protocol::{ToWorker, WorkerSays, WorkerSettings};
+use tidemill_protocol::{Attempt, ToWorker, WorkerSays, WorkerSettings};
 
 /// Connecting, and each step of the handshake.
 const STEP: Duration = Duration::from_secs(3);
@@ -39,6 +44,28 @@ pub(super) enum ControlEvent {
 /// The connection's threads; they end with the process.
 pub(super) struct Control {
     pub(super) events: Receiver<ControlEvent>,
+    pub(super) bound: Bound,
+}
+
+/// The least attempt that was not told to end, as far as orders were read; `u32::MAX`: none is left.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bound(Arc<AtomicU32>);
+
+impl Bound {
+    /// Whether this attempt was told to end.
+    pub(super) fn is_past(&self, attempt: Attempt) -> bool {
+        self.0.load(Ordering::Relaxed) > attempt
+    }
+
+    fn read(&self, order: &ToWorker) {
+        let least = match order {
+            ToWorker::Deploy(deployment) => deployment.attempt,
+            ToWorker::Stop { attempt } => attempt.saturating_add(1),
+            ToWorker::Shutdown => Attempt::MAX,
+            _ => return,
+        };
+        self.0.fetch_max(least, Ordering::Relaxed);
+    }
 }
 
 impl Control {
@@ -48,18 +75,20 @@ impl Control {
     /// When there is no thread to be had.
     pub(super) fn start(settings: &WorkerSettings, key: Key, clock: SystemClock) -> Result<Self> {
         let (tx, events) = unbounded();
+        let bound = Bound::default();
         let link = Link {
             addresses: settings.jobmanagers.clone(),
             role: Role::Worker(settings.worker.clone()),
             key,
             clock,
             events: tx,
+            bound: bound.clone(),
         };
         std::thread::Builder::new()
             .name("control".into())
             .spawn(move || link.run())
             .map_err(|e| Error::attempt(format!("cannot start the control thread: {e}")))?;
-        Ok(Control { events })
+        Ok(Control { events, bound })
     }
 }
 
@@ -69,6 +98,7 @@ struct Link {
     key: Key,
     clock: SystemClock,
     events: Sender<ControlEvent>,
+    bound: Bound,
 }
 
 impl Link {
@@ -143,6 +173,7 @@ impl Link {
         let end = loop {
             match frame::read::<ToWorker>(&mut reader, &mut frames) {
                 Ok(Some(message)) => {
+                    self.bound.read(&message);
                     if self.events.send(ControlEvent::Message(message)).is_err() {
                         break "the worker ends".into();
                     }

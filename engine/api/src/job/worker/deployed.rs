@@ -4,6 +4,8 @@
 //!   K4  A report is made after what it tells has happened: `Written` after the object is durable,
 //!       `Acked` after all of the subtask's entries are with the writer.
 //!   K5  After a failure nothing of the attempt runs in this process.
+//!   K6  Nothing of a checkpoint is used unverified. Damage that is found while tasks are built fails the
+//!       attempt and is told, so that the next one starts from an older checkpoint.
 
 use super::super::carrier::{Carrier, Message, operators_of, watched};
 use super::super::checkpoint::states_of;
@@ -11,11 +13,12 @@ use super::super::options::State;
 use super::super::progress::Watched;
 use super::super::restore;
 use super::super::state::{AttemptState, StateHome};
+use super::control::Bound;
 use crate::metrics::JobMetrics;
 use crossbeam_channel::{Receiver, unbounded};
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use tidemill_base::clock::SystemClock;
 use tidemill_base::{
     Barrier, BarrierKind, Clock, Error, Micros, Severity, WATERMARK_MAX, WATERMARK_MIN,
@@ -25,10 +28,11 @@ use tidemill_net::{AttemptKey, Identity, Listener};
 use tidemill_plan::{PhysicalPlan, SubtaskId};
 use tidemill_protocol::auth::{Key, attempt_key};
 use tidemill_protocol::{
-    Attempt, BarrierMode, Deployment, RunningAttempt, StateSettings, StoreError, StoreSettings,
-    SubtaskStates, TaskCounters, TaskFailure, ToWorker, WorkerSays, WorkerSettings, open_store,
+    ArtifactHash, Attempt, BarrierMode, Deployment, RunningAttempt, StateSettings, StoreError,
+    StoreSettings, SubtaskStates, TaskCounters, TaskFailure, ToWorker, WorkerSays, WorkerSettings,
+    open_store,
 };
-use tidemill_runtime::context::{Restored, TaskEvent};
+use tidemill_runtime::context::{Damage, Restored, TaskEvent};
 use tidemill_runtime::deploy::{DeployOptions, JobPlan, SlotPart, deploy_part};
 use tidemill_runtime::slot::Command;
 use tidemill_runtime::worker::{EventSink, Worker, WorkerOptions};
@@ -44,6 +48,8 @@ pub(super) struct Place {
     /// See [`build`].
     pub(super) build: [u8; 32],
     pub(super) clock: SystemClock,
+    /// Attempts that were told to end meanwhile.
+    pub(super) bound: Bound,
 }
 
 /// See the module.
@@ -61,6 +67,8 @@ pub(super) struct Deployed {
     metrics: JobMetrics,
     watched: Vec<Watched>,
     clock: SystemClock,
+    /// The checkpoint that it started from, and whether that proved to be damaged (K6).
+    restored: Option<(u64, Damage)>,
     /// Removed when all else has ended.
     _state: (AttemptState, StateHome),
 }
@@ -103,6 +111,7 @@ impl Deployed {
         let own = deployment.own.range();
         let doorbells: Vec<_> = own.clone().map(|_| tidemill_ring::Doorbell::new()).collect();
         let state = state_of(settings, deployment).map_err(error)?;
+        let from = restored.as_ref().map(|r| (r.epoch, r.damage.clone()));
         let options = DeployOptions {
             attempt: deployment.attempt,
             restored,
@@ -153,6 +162,7 @@ impl Deployed {
             metrics,
             watched,
             clock: place.clock.clone(),
+            restored: from,
             _state: state,
         })
     }
@@ -190,7 +200,11 @@ impl Deployed {
                 }
                 WorkerSays::Ready { attempt, states: self.states.clone() }
             }
-            Message::Failed(error) => return Err(failure(&error)),
+            Message::Failed(error) => {
+                let damaged = self.restored.as_ref().filter(|(_, damage)| damage.is_noted());
+                let damaged_epoch = damaged.map(|(epoch, _)| *epoch);
+                return Err(TaskFailure { damaged_epoch, ..failure(&error) });
+            }
             Message::Task(subtask, event) => match event {
                 TaskEvent::Acknowledged { epoch } => WorkerSays::Acked { attempt, epoch, subtask },
                 TaskEvent::Committed { epoch } => {
@@ -330,10 +344,9 @@ fn open(settings: &StoreSettings) -> Result<Arc<dyn SnapshotStore>, TaskFailure>
 fn load(plan: &JobPlan, deployment: &Deployment) -> Result<Option<Arc<Restored>>, TaskFailure> {
     let Some(from) = &deployment.restore else { return Ok(None) };
     let store = open(&from.store)?;
+    // State by key is verified as each subtask reads its share of it (K6).
     let loaded =
         store.load_manifest(from.epoch).map_err(restore::Failure::from).and_then(|manifest| {
-            // State is read while tasks are built, where damage could only fail the job.
-            snapshot::verify(store.as_ref(), &manifest)?;
             let allow = deployment.allow_dropped_state;
             restore::load(store.clone(), Arc::new(manifest), plan, allow)
         });
@@ -372,12 +385,28 @@ fn connect(
         peers: &peers,
         timeout_us: PEERS_TIMEOUT_US,
     };
-    place.listener.connect(&plan, &place.clock, &AtomicBool::new(false))
+    let ended = || place.bound.is_past(deployment.attempt);
+    place.listener.connect(&plan, &place.clock, &ended)
 }
 
 /// What the ends of a connection must share: the program file, byte for byte, and the plan that it gave.
-pub(super) fn build(physical: &PhysicalPlan) -> tidemill_base::Result<[u8; 32]> {
-    use sha2::{Digest, Sha256};
+/// The agent knows the file's hash already.
+pub(super) fn build(
+    physical: &PhysicalPlan,
+    file: Option<&ArtifactHash>,
+) -> tidemill_base::Result<[u8; 32]> {
+    let file = match file {
+        Some(known) => known.bytes(),
+        None => own_hash()?,
+    };
+    let mut hasher = Sha256::new();
+    hasher.update(file);
+    hasher.update(physical.fingerprint().to_le_bytes());
+    Ok(hasher.finalize().into())
+}
+
+/// Of the program file that runs.
+fn own_hash() -> tidemill_base::Result<[u8; 32]> {
     use std::io::Read as _;
     let cannot = |e| Error::attempt(format!("cannot read this program's own file: {e}"));
     let mut hasher = Sha256::new();
@@ -389,6 +418,5 @@ pub(super) fn build(physical: &PhysicalPlan) -> tidemill_base::Result<[u8; 32]> 
             n => hasher.update(&piece[..n]),
         }
     }
-    hasher.update(physical.fingerprint().to_le_bytes());
     Ok(hasher.finalize().into())
 }
