@@ -4,8 +4,10 @@
 //! The parent starts one child for each worker and talks to it in lines: the child says where it
 //! listens, is told where the others listen, says what it has measured, and ends when its input does.
 
+mod latency;
 mod shuffle;
 
+pub use latency::{Load, floor, latency, monotonic};
 pub use shuffle::{All, shuffle};
 
 use crossbeam_channel::{Receiver, unbounded};
@@ -77,8 +79,7 @@ impl Half {
             peers: place.peers,
             timeout_us: TOGETHER_US,
         };
-        let connections: Vec<Connection> =
-            place.listener.connect(&mesh, clock, &|| false)?;
+        let connections: Vec<Connection> = place.listener.connect(&mesh, clock, &|| false)?;
         let (tx, finished) = unbounded();
         let sinks = parts.iter().map(|_| Box::new(Carrier(tx.clone())) as _).collect();
         let options = WorkerOptions::for_slots(plan.slots());

@@ -9,6 +9,7 @@
 pub mod allocations;
 pub mod cluster;
 pub mod definitions;
+pub mod managed;
 pub mod report;
 pub mod tally;
 pub mod workloads;

@@ -45,6 +45,13 @@ impl Latencies {
     pub fn max_us(&self) -> Micros {
         self.with(|h| h.max())
     }
+    /// Each latency that was measured, as exactly as latencies are told apart, with the number of its
+    /// records: for sums over several processes.
+    pub fn recorded(&self) -> Vec<(Micros, u64)> {
+        self.with(|h| {
+            h.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect()
+        })
+    }
     /// Forgets what was measured, after the warm-up for instance.
     pub fn reset(&self) {
         self.with(Histogram::reset);
@@ -205,8 +212,11 @@ mod tests {
         assert!(close(latencies.max_us(), 1000), "{}", latencies.max_us());
         let median = latencies.percentile_us(50.0);
         assert!(close(median, 334), "{median}");
+        let recorded = latencies.recorded();
+        assert_eq!(recorded.iter().map(|r| r.1).sum::<u64>(), 1000);
+        assert!(recorded.is_sorted() && close(recorded[recorded.len() - 1].0, 1000));
         latencies.reset();
-        assert!(latencies.is_empty());
+        assert!(latencies.is_empty() && latencies.recorded().is_empty());
     }
 
     #[test]
