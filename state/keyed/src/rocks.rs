@@ -6,26 +6,36 @@
 //!        (big-endian, so that a table, a namespace and a range of key groups are each contiguous)
 //! value: archive of V
 //! ```
+//! The namespace is a window's slice, or a timer's time, or 0; the hash is the one that partitions
+//! the state, whatever else K holds ([`layout`]).
 //! There is no write-ahead log: what a checkpoint does not hold is recomputed after a failure.
 
 mod background;
 mod cached;
 mod checkpoint;
-mod codec;
-mod database;
+pub(crate) mod codec;
+pub(crate) mod database;
+mod groups;
+pub mod layout;
 mod lazy;
 mod memory;
 mod retain;
+mod retire;
+mod scan;
+mod slices;
 mod snapshot;
 #[cfg(rocksdb_of_system)]
 mod system;
-mod table;
+pub(crate) mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+pub(crate) mod view;
 
 pub use background::Outcome;
 pub use checkpoint::{CheckpointFile, CheckpointJob, NativeCheckpoint};
 pub use database::Database;
 pub use lazy::LazyDatabase;
 pub use memory::{Memory, RocksOptions};
-pub use table::RocksTable;
+pub use scan::GroupWalk;
+pub use slices::DiskSlices;
+pub use table::{DiskTable, RocksTable};

@@ -14,8 +14,11 @@
 //!       in `live` or `frozen`, or counted in `lent`.
 //!   L3  Tables in the pool are empty.
 
+mod either;
 #[cfg(test)]
 mod tests;
+
+pub use either::{SliceWalk, Slices};
 
 use crate::heap::HeapTable;
 use crate::snapshot::SnapshotSink;

@@ -4,6 +4,7 @@
 //! A handle knows its value type only; which key type it belongs to is behind one virtual call.
 //! Handles and tables live in one subtask and are shared by `Rc`.
 
+mod ahead;
 mod list;
 mod map;
 mod reducing;
@@ -75,6 +76,19 @@ pub trait StateTable {
     /// Whether the entries are in a database, which [`StateTable::flush_step`] writes to.
     fn is_on_disk(&self) -> bool {
         false
+    }
+    /// Records are to come, this many; whether they should be announced by [`StateTable::want`]:
+    /// where the records before them have read much of the state.
+    fn looks_ahead(&mut self, _records: usize) -> bool {
+        false
+    }
+    /// Takes note that the current key's entry is needed soon.
+    fn want(&mut self) -> Result<()> {
+        Ok(())
+    }
+    /// Reads what the entries noted lack, at once.
+    fn fetch(&mut self) -> Result<()> {
+        Ok(())
     }
     /// See [`Table::flush_step`](crate::Table::flush_step).
     fn flush_step(&mut self, _budget: usize) -> Result<bool> {

@@ -5,8 +5,12 @@
 
 use crate::heap::{Cursor, HeapTable};
 #[cfg(feature = "rocksdb")]
-use crate::rocks::{Database, LazyDatabase, RocksTable};
+use crate::rocks::{Database, DiskSlices, LazyDatabase, RocksTable};
+use crate::slices::Slices;
 use crate::snapshot::SnapshotSink;
+#[cfg(feature = "rocksdb")]
+use crate::timers::DiskTimers;
+use crate::timers::TimerQueue;
 use tidemill_base::{Batch, Key, Record, Result};
 
 /// Where state is kept.
@@ -29,7 +33,31 @@ impl Backend {
             Backend::Heap => Ok(Table::Heap(HeapTable::new())),
             #[cfg(feature = "rocksdb")]
             Backend::Rocks(database) => {
-                Ok(Table::Rocks(Box::new(RocksTable::open(database.get()?, name, 0)?)))
+                Ok(Table::Rocks(Box::new(RocksTable::open(database.get()?, name)?)))
+            }
+        }
+    }
+
+    /// No timers on the heap, or the database's timers `name`. Fails as [`Backend::table`] does.
+    #[cfg_attr(not(feature = "rocksdb"), expect(unused_variables, reason = "names are on disk"))]
+    pub fn timers<K: Key>(&self, name: &str) -> Result<TimerQueue<K>> {
+        match self {
+            Backend::Heap => Ok(TimerQueue::default()),
+            #[cfg(feature = "rocksdb")]
+            Backend::Rocks(database) => {
+                Ok(TimerQueue::Rocks(Box::new(DiskTimers::open(database.get()?, name)?)))
+            }
+        }
+    }
+
+    /// No slices on the heap, or the database's slices `name`. Fails as [`Backend::table`] does.
+    #[cfg_attr(not(feature = "rocksdb"), expect(unused_variables, reason = "names are on disk"))]
+    pub fn slices<K: Key, V: Record>(&self, name: &str) -> Result<Slices<K, V>> {
+        match self {
+            Backend::Heap => Ok(Slices::default()),
+            #[cfg(feature = "rocksdb")]
+            Backend::Rocks(database) => {
+                Ok(Slices::Rocks(Box::new(DiskSlices::open(database.get()?, name)?)))
             }
         }
     }
@@ -128,6 +156,16 @@ impl<K: Key, V: Record> Table<K, V> {
     #[inline]
     pub fn insert(&mut self, hash: u64, key: K::View<'_>, value: V) -> Option<V> {
         either!(self, t => t.insert(hash, key, value))
+    }
+
+    /// Sets the value of a key. In RocksDB the one before is not read.
+    #[inline]
+    pub fn put(&mut self, hash: u64, key: K::View<'_>, value: V) {
+        match self {
+            Table::Heap(t) => drop(t.insert(hash, key, value)),
+            #[cfg(feature = "rocksdb")]
+            Table::Rocks(t) => t.put(hash, key, Some(value)),
+        }
     }
 
     /// Removes a key; returns its value.
@@ -292,16 +330,7 @@ impl<K: Key, V: Record> Table<K, V> {
         name: &str,
         keep: &dyn Fn(u64) -> bool,
     ) -> Result<()> {
-        let mut other = RocksTable::<K, V>::open(database, name, 0)?;
-        other.begin_snapshot(0, 0);
-        let (mut batches, mut done) = (Vec::new(), false);
-        while !done {
-            done = other.snapshot_step(10_000, &mut batches)?;
-            for (_, batch) in batches.drain(..) {
-                self.restore_batch(&batch, keep)?;
-            }
-        }
-        Ok(())
+        RocksTable::<K, V>::read(database, name, |batch| self.restore_batch(batch, keep))
     }
 
     /// Whether a snapshot has begun and is not finished.

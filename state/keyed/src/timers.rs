@@ -9,9 +9,16 @@
 //!   T1  `order[entry(id).place].id == id` for each entry, and there are no other elements.
 //!   T2  No element of `order` is less than its parent.
 
+#[cfg(feature = "rocksdb")]
+mod disk;
 mod place;
+mod queue;
 #[cfg(test)]
 mod tests;
+
+#[cfg(feature = "rocksdb")]
+pub use disk::DiskTimers;
+pub use queue::TimerQueue;
 
 use crate::heap::{Hashes, HeapTable, for_each_saved};
 use crate::snapshot::SnapshotSink;
@@ -82,20 +89,29 @@ impl<K: Key> Timers<K> {
 
     /// Adds a timer; false if it was there.
     pub fn register(&mut self, time: Timestamp, hash: u64, key: K::View<'_>) -> bool {
-        let at = timer_hash(time, hash);
-        if self.table.find(at, (time, K::shorten(key))).is_some() {
+        if self.find(time, hash, K::shorten(key)).is_some() {
             return false;
         }
-        let id = self.table.add(at, (time, key), Place(0));
+        self.add(time, hash, key);
+        true
+    }
+
+    fn find(&self, time: Timestamp, hash: u64, key: K::View<'_>) -> Option<u32> {
+        self.table.find(timer_hash(time, hash), (time, key))
+    }
+
+    /// Adds a timer that is not there; returns its id.
+    fn add(&mut self, time: Timestamp, hash: u64, key: K::View<'_>) -> u32 {
+        let id = self.table.add(timer_hash(time, hash), (time, key), Place(0));
         let due = Due { time, hash, id };
         self.order.push(due);
         self.up(self.order.len() - 1, due);
-        true
+        id
     }
 
     /// Removes a timer; false if it was not there.
     pub fn delete(&mut self, time: Timestamp, hash: u64, key: K::View<'_>) -> bool {
-        let Some(id) = self.table.find(timer_hash(time, hash), (time, key)) else { return false };
+        let Some(id) = self.find(time, hash, key) else { return false };
         self.remove(id);
         true
     }

@@ -5,37 +5,63 @@ use tidemill_base::rkyv::rancor;
 use tidemill_base::{Buffer, Error, Record, Result, rkyv};
 
 /// Bytes before the archive of a key: table, namespace, hash.
-pub(super) const KEY_HEAD: usize = 24;
+pub(crate) const KEY_HEAD: usize = 24;
 
 /// Bytes before the hash.
-pub(super) const PREFIX: usize = 16;
+const PREFIX: usize = 16;
 
-/// The bytes that open each key of a table's namespace.
-pub(super) fn prefix(table: u64, namespace: i64) -> [u8; PREFIX] {
-    let mut bytes = [0; PREFIX];
-    bytes[..8].copy_from_slice(&table.to_be_bytes());
-    bytes[8..].copy_from_slice(&(namespace as u64 ^ 1 << 63).to_be_bytes());
+/// The bytes that open each key of a table.
+pub(crate) type TablePrefix = [u8; 8];
+
+/// What stands before the archive of a key.
+#[inline]
+pub(crate) fn head(table: TablePrefix, namespace: i64, hash: u64) -> [u8; KEY_HEAD] {
+    let mut bytes = [0; KEY_HEAD];
+    bytes[..8].copy_from_slice(&table);
+    bytes[8..PREFIX].copy_from_slice(&(namespace as u64 ^ 1 << 63).to_be_bytes());
+    bytes[PREFIX..].copy_from_slice(&hash.to_be_bytes());
     bytes
 }
 
-/// The key hash in the bytes of a key.
-pub(super) fn hash_of(key: &[u8]) -> Result<u64> {
-    match key.get(PREFIX..KEY_HEAD).and_then(|b| b.try_into().ok()) {
+/// Behind all bytes that a key of a table's namespace, up to this hash, can begin with.
+pub(crate) fn behind(table: TablePrefix, namespace: i64, hash: u64) -> Vec<u8> {
+    let mut bytes = head(table, namespace, hash).to_vec();
+    while let Some(last) = bytes.pop() {
+        if last < u8::MAX {
+            bytes.push(last + 1);
+            break;
+        }
+    }
+    bytes
+}
+
+fn word(key: &[u8], at: usize) -> Result<u64> {
+    match key.get(at..at + 8).and_then(|b| b.try_into().ok()) {
         Some(bytes) => Ok(u64::from_be_bytes(bytes)),
         None => Err(Error::attempt(format!("damaged state: a key of {} bytes", key.len()))),
     }
 }
 
+/// The key hash in the bytes of a key.
+pub(crate) fn hash_of(key: &[u8]) -> Result<u64> {
+    word(key, PREFIX)
+}
+
+/// The namespace in the bytes of a key.
+pub(crate) fn namespace_of(key: &[u8]) -> Result<i64> {
+    Ok((word(key, 8)? ^ 1 << 63) as i64)
+}
+
 /// Aligned memory to encode into and to decode from.
-pub(super) struct Scratch(Buffer);
+pub(crate) struct Scratch(Buffer);
 
 impl Scratch {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Scratch(Buffer::with_bytes(1024))
     }
 
     /// The archive of a record.
-    pub(super) fn encode<T: Record>(&mut self, view: T::View<'_>) -> Result<&[u8]> {
+    pub(crate) fn encode<T: Record>(&mut self, view: T::View<'_>) -> Result<&[u8]> {
         loop {
             let mut encoder = rkyv_encoder(&mut self.0);
             if encoder.encode::<T>(T::shorten(view)).is_ok() {
@@ -54,7 +80,7 @@ impl Scratch {
     }
 
     /// Shows the record whose archive `bytes` are to `f`; checks them first.
-    pub(super) fn decode<T: Record, R>(
+    pub(crate) fn decode<T: Record, R>(
         &mut self,
         bytes: &[u8],
         f: impl FnOnce(T::View<'_>) -> R,

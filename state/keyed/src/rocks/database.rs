@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tidemill_base::{Error, Result};
 
 /// Bytes of writes that are handed over at once.
-pub(super) const WRITE_BYTES: usize = 1 << 20;
+pub(crate) const WRITE_BYTES: usize = 1 << 20;
 
 /// An open database; clones share it.
 #[derive(Clone)]
@@ -135,21 +135,21 @@ impl Database {
         &self.0.dir
     }
 
-    pub(super) fn db(&self) -> &Arc<DB> {
+    pub(crate) fn db(&self) -> &Arc<DB> {
         &self.0.db
     }
 
     /// Takes a table's number; false if it is taken.
-    pub(super) fn claim(&self, table: u64) -> bool {
+    pub(crate) fn claim(&self, table: u64) -> bool {
         self.0.tables.borrow_mut().insert(table)
     }
 
     /// The memory that it shares with others.
-    pub(super) fn memory(&self) -> &Memory {
+    pub(crate) fn memory(&self) -> &Memory {
         &self.0.memory
     }
 
-    pub(super) fn write(&self, writes: &mut WriteBatch) -> Result<()> {
+    pub(crate) fn write(&self, writes: &mut WriteBatch) -> Result<()> {
         if writes.is_empty() {
             return Ok(());
         }
@@ -157,7 +157,7 @@ impl Database {
         written.map_err(|e| self.failed("writing", e))
     }
 
-    pub(super) fn failed(&self, what: &str, e: rocksdb::Error) -> Error {
+    pub(crate) fn failed(&self, what: &str, e: rocksdb::Error) -> Error {
         failed(&self.0.dir, what, e)
     }
 }

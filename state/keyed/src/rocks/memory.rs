@@ -17,7 +17,7 @@ const BLOCKS_MIN: usize = 1 << 20;
 pub struct RocksOptions {
     /// Memory for everything, in bytes: three eighths for the tables' write-back caches, as much
     /// for blocks read, a quarter for memtables. What values own outside of their tables (the bytes of
-    /// strings, the elements of lists) is not counted.
+    /// strings, the elements of lists) is not counted. 0 is for tests: a few entries of each table.
     pub memory_bytes: usize,
     /// Threads of RocksDB for compactions; one more flushes. The process has them once, in the
     /// largest number asked for.
@@ -80,7 +80,12 @@ impl Memory {
         self.0.options.concurrent
     }
 
-    fn bytes(&self) -> usize {
+    /// Entries that are in memory at least, of each table.
+    pub(crate) fn entries_min(&self) -> usize {
+        if self.bytes() == 0 { 8 } else { 1024 }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
         self.0.options.memory_bytes
     }
 

@@ -1,32 +1,26 @@
 //! A walk over cache and database that removes or changes entries, in bounded steps: expiry.
 
-use super::codec::{KEY_HEAD, hash_of};
-use super::table::RocksTable;
+use super::codec::KEY_HEAD;
+use super::layout::{Layout, View};
+use super::table::{DiskTable, shorten};
 use crate::heap::Cursor;
-use std::marker::PhantomData;
-use tidemill_base::{Key, Record, Result};
+use tidemill_base::{Record, Result};
 
 /// Where a walk stands: first the cache, then the database (what is cached is skipped there).
-pub(super) struct Walk<K> {
+#[derive(Default)]
+pub(super) struct Walk {
     cache: Cursor,
     /// The next key of the database, when the cache is done.
     disk: Option<Vec<u8>>,
-    key: PhantomData<fn() -> K>,
 }
 
-impl<K> Default for Walk<K> {
-    fn default() -> Self {
-        Walk { cache: Cursor::default(), disk: None, key: PhantomData }
-    }
-}
-
-impl<K: Key, V: Record> RocksTable<K, V> {
+impl<L: Layout, V: Record> DiskTable<L, V> {
     /// Looks at about `budget` further entries, going round for ever. Those that `concerns` picks
     /// are changed by `edit`, and removed where that returns false; true at the end of a round.
     pub fn edit_step(
         &mut self,
         budget: usize,
-        mut concerns: impl FnMut(K::View<'_>, &V) -> bool,
+        mut concerns: impl FnMut(View<'_, L>, &V) -> bool,
         mut edit: impl FnMut(&mut V) -> bool,
     ) -> Result<bool> {
         let mut apply = |slot: &mut Option<V>| {
@@ -53,20 +47,20 @@ impl<K: Key, V: Record> RocksTable<K, V> {
             let Some((bytes, value)) = iter.item().filter(|i| i.0.starts_with(&self.prefix)) else {
                 break;
             };
-            let hash = hash_of(bytes)?;
             let (keys, values, cache) =
                 (&mut self.key_scratch, &mut self.value_scratch, &self.cache);
-            let picked = keys.decode::<K, _>(&bytes[KEY_HEAD..], |key| {
-                if cache.find(hash, K::shorten(key)).is_some() {
+            let picked = keys.decode::<L::Key, _>(&bytes[KEY_HEAD..], |key| {
+                let hash = L::hash(shorten::<L>(key));
+                if cache.find(hash, shorten::<L>(key)).is_some() {
                     return Ok(None);
                 }
                 let picked = values.decode::<V, _>(value, |value| {
                     // Values are judged as owned ones: the same closure serves cache and disk.
-                    concerns(K::shorten(key), &V::from_view(value))
+                    concerns(shorten::<L>(key), &V::from_view(value))
                 })?;
-                Ok(picked.then(|| K::from_view(key)))
+                Ok(picked.then(|| (hash, L::Key::from_view(key))))
             })??;
-            found.extend(picked.map(|key| (hash, key)));
+            found.extend(picked);
             iter.next();
         }
         iter.status().map_err(|e| self.db.failed("reading", e))?;

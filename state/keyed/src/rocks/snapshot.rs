@@ -10,50 +10,52 @@
 //! the database holds the state of the beginning, and a native checkpoint can be taken (Held), or
 //! an iterator, which keeps seeing that state, gives it out as batches (Reading).
 
-#![expect(unsafe_code, reason = "an iterator that owns its database")]
-
-use super::codec::{KEY_HEAD, PREFIX, hash_of};
-use super::database::WRITE_BYTES;
-use super::table::{RocksTable, append_key, get_bit, take_bit};
+use super::codec::{KEY_HEAD, hash_of, namespace_of};
+use super::database::{Database, WRITE_BYTES};
+use super::layout::Layout;
+use super::table::{DiskTable, append_key, fail, get_bit, shorten, take_bit};
+use super::view::Frozen;
 use crate::heap::for_each_saved;
 use crate::snapshot::{Packer, SnapshotSink};
-use rocksdb::{DB, DBRawIterator};
-use std::sync::Arc;
-use tidemill_base::{Batch, Error, Key, Record, Result};
+use tidemill_base::{Batch, Error, Record, Result};
+
+/// Entries read in one go by [`DiskTable::read`].
+const READ_ENTRIES: usize = 10_000;
 
 /// A snapshot in progress.
-pub(super) struct Progress<K: Key, V: Record> {
+pub(super) struct Progress<L: Layout, V: Record> {
     namespace: i64,
-    phase: Phase<K, V>,
+    phase: Phase<L, V>,
 }
 
-enum Phase<K: Key, V: Record> {
+enum Phase<L: Layout, V: Record> {
     Flushing { pending: Vec<u64>, word: usize },
     Held,
-    Reading { view: Frozen, out: Packer<(K, V)> },
+    Reading { view: Frozen, out: Packer<(L::Saved, V)> },
 }
 
-/// An iterator over a database as it was when the iterator was made.
-struct Frozen {
-    /// Before `_db`, so that it is dropped first.
-    iter: DBRawIterator<'static>,
-    _db: Arc<DB>,
-}
-
-impl Frozen {
-    fn new(db: &Arc<DB>) -> Self {
-        let db = db.clone();
-        let iter = db.raw_iterator();
-        // SAFETY: the iterator borrows the database behind the `Arc`, which does not move and
-        // lives at least as long as this struct; the iterator is dropped before.
-        let iter =
-            unsafe { std::mem::transmute::<DBRawIterator<'_>, DBRawIterator<'static>>(iter) };
-        Frozen { iter, _db: db }
+impl<L: Layout, V: Record> DiskTable<L, V> {
+    /// Shows the entries of the table `name` of a database to `f`, as batches of a snapshot.
+    ///
+    /// # Errors
+    /// If the name is open, if the database or `f` fails.
+    pub fn read(
+        database: &Database,
+        name: &str,
+        mut f: impl FnMut(&Batch) -> Result<()>,
+    ) -> Result<()> {
+        let mut table = Self::open(database, name)?;
+        table.begin_snapshot(0, 0);
+        let (mut batches, mut done) = (Vec::new(), false);
+        while !done {
+            done = table.snapshot_step(READ_ENTRIES, &mut batches)?;
+            batches.drain(..).try_for_each(|(_, batch)| f(&batch))?;
+        }
+        Ok(())
     }
-}
 
-impl<K: Key, V: Record> RocksTable<K, V> {
-    /// Begins a snapshot of the entries as they are now. Panics if one is running.
+    /// Begins a snapshot of the entries as they are now; `namespace` is the timestamp of its
+    /// records, unless the layout has namespaces of its own. Panics if one is running.
     pub fn begin_snapshot(&mut self, epoch: u64, namespace: i64) {
         assert!(self.snapshot.is_none(), "snapshot {epoch} begins while another runs");
         let phase = Phase::Flushing { pending: self.dirty.clone(), word: 0 };
@@ -100,11 +102,12 @@ impl<K: Key, V: Record> RocksTable<K, V> {
     /// native checkpoint has been taken or given up.
     pub fn end_flush(&mut self) {
         self.snapshot = None;
+        self.delete_retired().unwrap_or_else(|e| fail(e));
     }
 
     /// Forgets the running snapshot, if any.
     pub fn abort_snapshot(&mut self) {
-        self.snapshot = None;
+        self.end_flush();
     }
 
     /// Writes about `budget` further entries, as batches; true when the snapshot is complete (or
@@ -129,6 +132,7 @@ impl<K: Key, V: Record> RocksTable<K, V> {
             let mut view = Frozen::new(self.db.db());
             view.iter.seek(self.prefix);
             *phase = Phase::Reading { view, out: Packer::new() };
+            self.delete_retired()?;
             return Ok(false);
         }
         let Phase::Reading { view, out: packer } = phase else { return Ok(false) };
@@ -140,11 +144,16 @@ impl<K: Key, V: Record> RocksTable<K, V> {
                 done = true;
                 break;
             };
+            if L::BY_NAMESPACE && namespace_of(key)? != *namespace {
+                packer.flush(*namespace, true, out);
+                *namespace = namespace_of(key)?;
+            }
             let hash = hash_of(key)?;
             let (keys, values) = (&mut self.key_scratch, &mut self.value_scratch);
-            keys.decode::<K, _>(&key[KEY_HEAD..], |key| {
+            keys.decode::<L::Key, _>(&key[KEY_HEAD..], |key| {
+                let key = L::saved(key);
                 values.decode::<V, _>(value, |value| {
-                    packer.push((K::shorten(key), V::shorten(value)), *namespace, hash)
+                    packer.push((L::Saved::shorten(key), V::shorten(value)), *namespace, hash)
                 })
             })???;
             view.iter.next();
@@ -160,16 +169,24 @@ impl<K: Key, V: Record> RocksTable<K, V> {
     /// to the database at once: the table must not have been used yet.
     pub fn restore_batch(&mut self, batch: &Batch, keep: impl Fn(u64) -> bool) -> Result<()> {
         let mut bytes = Vec::new();
-        for_each_saved::<K, V>(batch, keep, |key, value, hash| {
-            if hash != K::hash(K::shorten(key)) {
-                return Err(Error::attempt(format!("the hash of key {key:?} is not {hash:#x}")));
+        let namespace = if batch.is_empty() { 0 } else { batch.timestamp(0) };
+        for_each_saved::<L::Saved, V>(batch, keep, |saved, value, route| {
+            let key = L::restored(namespace, saved);
+            let hash = L::hash(shorten::<L>(key));
+            if route != L::route(hash, shorten::<L>(key)) {
+                return Err(Error::attempt(format!("the hash of key {key:?} is not {route:#x}")));
             }
-            if let Some(id) = self.cache.find(hash, K::shorten(key)) {
+            if let Some(id) = self.cache.find(hash, shorten::<L>(key)) {
                 *self.change(id) = Some(V::from_view(value));
                 return Ok(());
             }
+            if L::SEEN {
+                self.groups.change(L::group(shorten::<L>(key)), |group| {
+                    (group.whole, group.stored) = (false, true);
+                });
+            }
             bytes.clear();
-            append_key::<K>(&self.prefix, hash, key, &mut self.key_scratch, &mut bytes)?;
+            append_key::<L>(self.prefix, hash, key, &mut self.key_scratch, &mut bytes)?;
             self.writes.put(&bytes, self.value_scratch.encode::<V>(value)?);
             if self.writes.size_in_bytes() >= WRITE_BYTES { self.hand_over() } else { Ok(()) }
         })?;
@@ -198,5 +215,3 @@ impl<K: Key, V: Record> RocksTable<K, V> {
         }
     }
 }
-
-const _: () = assert!(KEY_HEAD > PREFIX);

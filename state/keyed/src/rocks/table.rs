@@ -11,43 +11,53 @@
 //!       dirty when it began and have not been written; such an entry is written before it is
 //!       changed. Entries changed since are not written at all until it has ended.
 //!
+//!   R4  Entries of retired groups are evicted unwritten; when the last one has left the cache, the
+//!       group's range is deleted from the database, though not before a flush has ended.
+//!
 //! A read or write that fails outside of `prepare` panics with the database's message: callers
 //! are in user code, where the task turns panics into failures of the attempt.
 
 use super::cached::Cached;
-use super::codec::{KEY_HEAD, PREFIX, Scratch, prefix};
+use super::codec::{Scratch, TablePrefix, head};
 use super::database::{Database, WRITE_BYTES};
+use super::groups::Groups;
+use super::layout::{Layout, Plain, View};
 use super::retain::Walk;
+use super::retire::Retired;
 use super::snapshot::Progress;
-use crate::heap::{Cursor, HeapTable};
+use crate::heap::{Cursor, Hashes, HeapTable};
 use rocksdb::{ColumnFamilyRef, DEFAULT_COLUMN_FAMILY_NAME, WriteBatch};
 use std::ops::Range;
 use tidemill_base::hash::hash_bytes;
 use tidemill_base::key::KeyHeap;
 use tidemill_base::{Error, Key, Record, Result};
 
-/// Least number of cached entries.
-const CAPACITY_MIN: usize = if cfg!(test) { 8 } else { 1024 };
-
 /// Entries that are evicted at once, at least.
-const EVICT_MIN: usize = if cfg!(test) { 2 } else { 64 };
+const EVICT_MIN: usize = 64;
 
-/// A table in RocksDB.
-pub struct RocksTable<K: Key, V: Record> {
+/// A table in RocksDB with one entry for each key.
+pub type RocksTable<K, V> = DiskTable<Plain<K>, V>;
+
+/// A table in RocksDB, its keys laid out by `L`. Hashes in calls are [`Layout::hash`].
+pub struct DiskTable<L: Layout, V: Record> {
     pub(super) db: Database,
-    pub(super) prefix: [u8; PREFIX],
-    pub(super) cache: HeapTable<K, Cached<V>>,
+    pub(super) prefix: TablePrefix,
+    pub(super) cache: HeapTable<L::Key, Cached<V>>,
     /// By id in the cache: the database does not know the value yet.
     pub(super) dirty: Vec<u64>,
+    pub(super) groups: Groups,
+    pub(super) retired: Retired,
+    /// Entries that the cache may have, as far as its size has shown.
+    most: usize,
     hand: Cursor,
     victims: Vec<u32>,
     pub(super) writes: WriteBatch,
     pub(super) key_scratch: Scratch,
     pub(super) value_scratch: Scratch,
     key_bytes: Vec<u8>,
-    wanted: Wanted<K>,
-    pub(super) snapshot: Option<Progress<K, V>>,
-    pub(super) walk: Walk<K>,
+    wanted: Wanted<L::Key>,
+    pub(super) snapshot: Option<Progress<L, V>>,
+    pub(super) walk: Walk,
 }
 
 /// Keys to be loaded.
@@ -81,23 +91,23 @@ impl<K: Key> Wanted<K> {
 
 /// Fails where no error can be returned (see the module).
 #[cold]
-fn fail(error: Error) -> ! {
+pub(crate) fn fail(error: Error) -> ! {
     panic!("{error}")
 }
 
-pub(super) fn get_bit(bits: &[u64], id: u32) -> bool {
+pub(crate) fn get_bit(bits: &[u64], id: u32) -> bool {
     bits.get(id as usize / 64).is_some_and(|w| w >> (id % 64) & 1 == 1)
 }
 
 /// Clears a bit; whether it was set.
-pub(super) fn take_bit(bits: &mut [u64], id: u32) -> bool {
+pub(crate) fn take_bit(bits: &mut [u64], id: u32) -> bool {
     let Some(word) = bits.get_mut(id as usize / 64) else { return false };
     let set = *word >> (id % 64) & 1 == 1;
     *word &= !(1 << (id % 64));
     set
 }
 
-fn set_bit(bits: &mut Vec<u64>, id: u32) {
+pub(crate) fn set_bit(bits: &mut Vec<u64>, id: u32) {
     let word = id as usize / 64;
     if word >= bits.len() {
         bits.resize(word + 1, 0);
@@ -105,22 +115,20 @@ fn set_bit(bits: &mut Vec<u64>, id: u32) {
     bits[word] |= 1 << (id % 64);
 }
 
-impl<K: Key, V: Record> RocksTable<K, V> {
-    /// The table `name` (unique in the database; part of the checkpoint) in `namespace`. Fails if
-    /// the name was opened before.
-    pub fn open(db: &Database, name: &str, namespace: i64) -> Result<Self> {
-        let table = hash_bytes(name.as_bytes());
-        if !db.claim(table) {
-            return Err(Error::job(format!(
-                "state {name:?} is open in {db:?} already: give each state its own name"
-            )));
-        }
+impl<L: Layout, V: Record> DiskTable<L, V> {
+    /// The table `name` (unique in the database; part of the checkpoint). Fails if the name was
+    /// opened before.
+    pub fn open(db: &Database, name: &str) -> Result<Self> {
+        let prefix = claim(db, name)?;
         db.memory().open_table();
-        Ok(RocksTable {
+        Ok(DiskTable {
             db: db.clone(),
-            prefix: prefix(table, namespace),
-            cache: HeapTable::linked(),
+            prefix,
+            cache: cache::<L, V>(),
             dirty: Vec::new(),
+            groups: Groups::new(L::SEEN),
+            retired: Retired::default(),
+            most: usize::MAX,
             hand: Cursor::default(),
             victims: Vec::new(),
             writes: WriteBatch::default(),
@@ -134,25 +142,25 @@ impl<K: Key, V: Record> RocksTable<K, V> {
     }
 
     /// The value of a key.
-    pub fn get(&mut self, hash: u64, key: K::View<'_>) -> Option<&V> {
-        let id = self.touch(hash, key);
+    pub fn get(&mut self, hash: u64, key: View<'_, L>) -> Option<&V> {
+        let id = self.find(hash, key)?;
         self.cache.entry(id).1.value.as_ref()
     }
 
     /// The value of a key, if it is in the cache.
-    pub fn peek(&self, hash: u64, key: K::View<'_>) -> Option<&V> {
+    pub fn peek(&self, hash: u64, key: View<'_, L>) -> Option<&V> {
         self.cache.get(hash, key)?.value.as_ref()
     }
 
     /// The value of a key, to be changed.
-    pub fn get_mut(&mut self, hash: u64, key: K::View<'_>) -> Option<&mut V> {
-        let id = self.touch(hash, key);
+    pub fn get_mut(&mut self, hash: u64, key: View<'_, L>) -> Option<&mut V> {
+        let id = self.find(hash, key)?;
         self.cache.entry(id).1.value.as_ref()?;
         self.change(id).as_mut()
     }
 
     /// The value of a key, to be changed; `init` makes it if there is none.
-    pub fn upsert(&mut self, hash: u64, key: K::View<'_>, init: impl FnOnce() -> V) -> &mut V {
+    pub fn upsert(&mut self, hash: u64, key: View<'_, L>, init: impl FnOnce() -> V) -> &mut V {
         let id = self.touch(hash, key);
         let first = match self.cache.entry(id).1.value {
             Some(_) => None,
@@ -169,14 +177,26 @@ impl<K: Key, V: Record> RocksTable<K, V> {
     }
 
     /// Sets the value of a key; returns the one before.
-    pub fn insert(&mut self, hash: u64, key: K::View<'_>, value: V) -> Option<V> {
+    pub fn insert(&mut self, hash: u64, key: View<'_, L>, value: V) -> Option<V> {
         let id = self.touch(hash, key);
         self.change(id).replace(value)
     }
 
+    /// Sets the value of a key, or removes it, without reading the one before.
+    pub fn put(&mut self, hash: u64, key: View<'_, L>, value: Option<V>) {
+        match self.cache.find(hash, shorten::<L>(key)) {
+            Some(id) => *self.change(id) = value,
+            None => {
+                self.make_room(1).unwrap_or_else(|e| fail(e));
+                let id = self.add(hash, key, value);
+                set_bit(&mut self.dirty, id);
+            }
+        }
+    }
+
     /// Removes a key; returns its value.
-    pub fn remove(&mut self, hash: u64, key: K::View<'_>) -> Option<V> {
-        let id = self.touch(hash, key);
+    pub fn remove(&mut self, hash: u64, key: View<'_, L>) -> Option<V> {
+        let id = self.find(hash, key)?;
         match self.cache.entry(id).1.value {
             Some(_) => self.change(id).take(),
             None => None,
@@ -187,7 +207,7 @@ impl<K: Key, V: Record> RocksTable<K, V> {
     pub fn fold_batch<'k>(
         &mut self,
         n: usize,
-        record: impl Fn(usize) -> (u64, K::View<'k>),
+        record: impl Fn(usize) -> (u64, View<'k, L>),
         mut f: impl FnMut(usize, Option<&mut V>) -> Option<V>,
     ) -> Result<()> {
         self.prepare(n, &record)?;
@@ -215,7 +235,10 @@ impl<K: Key, V: Record> RocksTable<K, V> {
 
     /// Bytes of the cache.
     pub fn bytes(&self) -> usize {
-        self.cache.bytes() + self.dirty.capacity() * 8 + self.writes.size_in_bytes()
+        self.cache.bytes()
+            + self.dirty.capacity() * 8
+            + self.groups.bytes()
+            + self.writes.size_in_bytes()
     }
 
     /// An estimate of the number of entries in the whole database.
@@ -225,8 +248,8 @@ impl<K: Key, V: Record> RocksTable<K, V> {
     }
 
     /// The cached entry of a key, loaded if it was not there.
-    pub(super) fn touch(&mut self, hash: u64, key: K::View<'_>) -> u32 {
-        match self.cache.find(hash, K::shorten(key)) {
+    pub(super) fn touch(&mut self, hash: u64, key: View<'_, L>) -> u32 {
+        match self.cache.find(hash, shorten::<L>(key)) {
             Some(id) => {
                 self.cache.entry(id).1.hot.set(true);
                 id
@@ -235,14 +258,35 @@ impl<K: Key, V: Record> RocksTable<K, V> {
         }
     }
 
+    /// Like `touch`; `None` if the key is known to have no value.
+    fn find(&mut self, hash: u64, key: View<'_, L>) -> Option<u32> {
+        match self.cache.find(hash, shorten::<L>(key)) {
+            Some(id) => {
+                self.cache.entry(id).1.hot.set(true);
+                Some(id)
+            }
+            None if self.is_absent(shorten::<L>(key)) => None,
+            None => Some(self.load(hash, key).unwrap_or_else(|e| fail(e))),
+        }
+    }
+
+    /// Whether a key that is not in the cache has no value (G2).
+    #[inline]
+    fn is_absent(&self, key: View<'_, L>) -> bool {
+        L::SEEN && self.groups.get(L::group(key)).whole
+    }
+
     #[cold]
-    fn load(&mut self, hash: u64, key: K::View<'_>) -> Result<u32> {
+    fn load(&mut self, hash: u64, key: View<'_, L>) -> Result<u32> {
         self.make_room(1)?;
+        if self.is_absent(shorten::<L>(key)) {
+            return Ok(self.add(hash, key, None));
+        }
         self.key_bytes.clear();
-        append_key::<K>(
-            &self.prefix,
+        append_key::<L>(
+            self.prefix,
             hash,
-            K::shorten(key),
+            shorten::<L>(key),
             &mut self.key_scratch,
             &mut self.key_bytes,
         )?;
@@ -251,14 +295,32 @@ impl<K: Key, V: Record> RocksTable<K, V> {
             Some(bytes) => Some(self.value_scratch.decode::<V, V>(&bytes, V::from_view)?),
             None => None,
         };
-        Ok(self.cache.add(hash, key, Cached::new(value)))
+        Ok(self.add(hash, key, value))
+    }
+
+    /// Adds a key that is not in the cache to it (G1).
+    fn add(&mut self, hash: u64, key: View<'_, L>, value: Option<V>) -> u32 {
+        let group = if L::GROUPED { L::group(shorten::<L>(key)) } else { 0 };
+        let id = self.cache.add(hash, key, Cached::new(value));
+        if L::GROUPED {
+            self.groups.link(group, id);
+        }
+        id
+    }
+
+    /// Takes an entry out of the cache (G1); its bits are gone already.
+    pub(super) fn discard(&mut self, id: u32) {
+        if L::GROUPED {
+            self.groups.unlink(L::group(self.cache.entry(id).0), id);
+        }
+        self.cache.remove_id(id);
     }
 
     /// Loads the keys of a batch that are not in the cache, by one read.
     pub fn prepare<'k>(
         &mut self,
         n: usize,
-        record: impl Fn(usize) -> (u64, K::View<'k>),
+        record: impl Fn(usize) -> (u64, View<'k, L>),
     ) -> Result<()> {
         for i in 0..n {
             let (hash, key) = record(i);
@@ -269,26 +331,27 @@ impl<K: Key, V: Record> RocksTable<K, V> {
 
     /// Takes note of a key that is needed soon; [`RocksTable::fetch`] loads what is missing.
     #[inline]
-    pub fn want(&mut self, hash: u64, key: K::View<'_>) -> Result<()> {
-        match self.cache.find(hash, K::shorten(key)) {
+    pub fn want(&mut self, hash: u64, key: View<'_, L>) -> Result<()> {
+        match self.cache.find(hash, shorten::<L>(key)) {
             Some(id) => {
                 self.cache.entry(id).1.hot.set(true);
                 Ok(())
             }
+            None if self.is_absent(shorten::<L>(key)) => Ok(()),
             None => self.miss(hash, key),
         }
     }
 
-    fn miss(&mut self, hash: u64, key: K::View<'_>) -> Result<()> {
+    fn miss(&mut self, hash: u64, key: View<'_, L>) -> Result<()> {
         let start = self.wanted.bytes.len();
-        append_key::<K>(
-            &self.prefix,
+        append_key::<L>(
+            self.prefix,
             hash,
-            K::shorten(key),
+            shorten::<L>(key),
             &mut self.key_scratch,
             &mut self.wanted.bytes,
         )?;
-        let slot = K::store(key, &mut self.wanted.heap);
+        let slot = L::Key::store(key, &mut self.wanted.heap);
         self.wanted.misses.push(Miss { hash, slot, bytes: start..self.wanted.bytes.len() });
         Ok(())
     }
@@ -305,7 +368,7 @@ impl<K: Key, V: Record> RocksTable<K, V> {
         done
     }
 
-    fn load_all(&mut self, wanted: &mut Wanted<K>) -> Result<()> {
+    fn load_all(&mut self, wanted: &mut Wanted<L::Key>) -> Result<()> {
         let Wanted { misses, bytes, heap } = wanted;
         misses.sort_unstable_by(|a, b| bytes[a.bytes.clone()].cmp(&bytes[b.bytes.clone()]));
         misses.dedup_by(|a, b| bytes[a.bytes.clone()] == bytes[b.bytes.clone()]);
@@ -319,7 +382,7 @@ impl<K: Key, V: Record> RocksTable<K, V> {
                 Some(bytes) => Some(self.value_scratch.decode::<V, V>(&bytes, V::from_view)?),
                 None => None,
             };
-            self.cache.add(miss.hash, K::load(&miss.slot, heap), Cached::new(value));
+            self.add(miss.hash, L::Key::load(&miss.slot, heap), value);
         }
         Ok(())
     }
@@ -336,9 +399,12 @@ impl<K: Key, V: Record> RocksTable<K, V> {
     /// Appends a cached entry to the writes.
     pub(super) fn write(&mut self, id: u32) -> Result<()> {
         let (key, cached) = self.cache.entry(id);
-        let hash = K::hash(K::shorten(key));
+        let hash = L::hash(shorten::<L>(key));
+        if L::SEEN {
+            self.groups.change(L::group(shorten::<L>(key)), |group| group.stored = true);
+        }
         self.key_bytes.clear();
-        append_key::<K>(&self.prefix, hash, key, &mut self.key_scratch, &mut self.key_bytes)?;
+        append_key::<L>(self.prefix, hash, key, &mut self.key_scratch, &mut self.key_bytes)?;
         match &cached.value {
             Some(value) => {
                 let bytes = self.value_scratch.encode::<V>(value.view())?;
@@ -355,19 +421,25 @@ impl<K: Key, V: Record> RocksTable<K, V> {
     }
 
     /// Entries that the cache may have, by its share of the memory.
-    fn capacity(&self) -> usize {
-        // An entry, its index slots at load 0.25 to 0.5, its bits.
-        let entry = size_of::<(K::Slot, Cached<V>)>() + 24;
-        (self.db.memory().cache_share() / entry).max(CAPACITY_MIN)
+    pub(super) fn capacity(&self) -> usize {
+        // An entry, its index slots at load 0.25 to 0.5, its bits, its links.
+        let links = if L::GROUPED { 8 } else { 0 };
+        let entry = size_of::<(<L::Key as Key>::Slot, Cached<V>)>() + 24 + links;
+        let by_size = self.db.memory().cache_share() / entry;
+        by_size.min(self.most).max(self.db.memory().entries_min())
     }
 
     /// Evicts entries until `n` more fit (and some besides), as far as R3 lets it.
     fn make_room(&mut self, n: usize) -> Result<()> {
+        if self.cache.bytes() > self.db.memory().cache_share() {
+            // Keys that do not fit their slots take more than was thought.
+            self.most = self.most.min(self.cache.len());
+        }
         let capacity = self.capacity();
         if self.cache.len() + n <= capacity {
             return self.hand_over();
         }
-        let limit = capacity.saturating_sub(n.max(EVICT_MIN));
+        let limit = capacity.saturating_sub(n.max(EVICT_MIN.min(capacity / 4)));
         let held = self.is_held();
         let mut victims = std::mem::take(&mut self.victims);
         let mut hand = self.hand;
@@ -398,16 +470,24 @@ impl<K: Key, V: Record> RocksTable<K, V> {
     }
 
     fn evict(&mut self, id: u32) -> Result<()> {
-        self.takes_pending(id);
-        if take_bit(&mut self.dirty, id) {
+        let mut retired = false;
+        if L::SEEN {
+            let group = L::group(self.cache.entry(id).0);
+            self.groups.change(group, |group| {
+                group.whole = false;
+                retired = group.retired;
+            });
+        }
+        let pending = self.takes_pending(id);
+        if take_bit(&mut self.dirty, id) && (pending || !retired) {
             self.write(id)?;
         }
-        self.cache.remove_id(id);
+        self.discard(id);
         Ok(())
     }
 }
 
-impl<K: Key, V: Record> Drop for RocksTable<K, V> {
+impl<L: Layout, V: Record> Drop for DiskTable<L, V> {
     fn drop(&mut self) {
         self.db.memory().close_table();
     }
@@ -422,18 +502,45 @@ pub(super) fn default_family<'d>(
         .ok_or_else(|| Error::attempt(format!("{database:?} has no default column family")))
 }
 
-/// Appends the bytes of a key.
-pub(super) fn append_key<K: Key>(
-    prefix: &[u8; PREFIX],
+/// Appends the bytes of a key, which has this hash.
+pub(super) fn append_key<L: Layout>(
+    table: TablePrefix,
     hash: u64,
-    key: K::View<'_>,
+    key: View<'_, L>,
     scratch: &mut Scratch,
     out: &mut Vec<u8>,
 ) -> Result<()> {
-    const { assert!(KEY_HEAD == PREFIX + 8) };
-    let archive = scratch.encode::<K>(key)?;
-    out.extend_from_slice(prefix);
-    out.extend_from_slice(&hash.to_be_bytes());
+    let (route, namespace) = (L::route(hash, shorten::<L>(key)), L::namespace(shorten::<L>(key)));
+    let archive = scratch.encode::<L::Key>(key)?;
+    out.extend_from_slice(&head(table, namespace, route));
     out.extend_from_slice(archive);
     Ok(())
+}
+
+/// An empty cache.
+fn cache<L: Layout, V: Record>() -> HeapTable<L::Key, Cached<V>> {
+    if L::PLAIN {
+        return HeapTable::linked();
+    }
+    HeapTable::with_hashes(Hashes {
+        table: |key| L::hash(key),
+        route: |key| L::route(L::hash(shorten::<L>(key)), key),
+    })
+}
+
+/// A view of a key with a shorter life.
+#[inline(always)]
+pub(super) fn shorten<'short, 'long: 'short, L: Layout>(key: View<'long, L>) -> View<'short, L> {
+    <L::Key as Record>::shorten(key)
+}
+
+/// Takes a table's name; what its keys begin with.
+pub(crate) fn claim(db: &Database, name: &str) -> Result<TablePrefix> {
+    let table = hash_bytes(name.as_bytes());
+    if !db.claim(table) {
+        return Err(Error::job(format!(
+            "state {name:?} is open in {db:?} already: give each state its own name"
+        )));
+    }
+    Ok(table.to_be_bytes())
 }

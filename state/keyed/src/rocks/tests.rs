@@ -14,6 +14,13 @@ fn small() -> Memory {
     Memory::new(RocksOptions { memory_bytes: 0, background_jobs: 1, concurrent: true }).unwrap()
 }
 
+/// A directory, in memory where that can be had: nothing here has to survive.
+pub(crate) fn root() -> TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    let root = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    tempfile::tempdir_in(root).unwrap()
+}
+
 #[derive(Clone, Debug)]
 enum Operation {
     Insert(u16, u32),
@@ -76,7 +83,7 @@ fn open(root: &TempDir, name: &str) -> Database {
 }
 
 fn table(db: &Database) -> RocksTable<String, Value> {
-    RocksTable::open(db, "table", 0).unwrap()
+    RocksTable::open(db, "table").unwrap()
 }
 
 fn collect(out: &[(i64, Batch)]) -> Oracle {
@@ -99,7 +106,7 @@ fn contents(table: &mut RocksTable<String, Value>) -> Oracle {
 
 impl Run {
     fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
+        let root = root();
         let table = table(&open(&root, "db"));
         Run { root, table, oracle: Oracle::new(), begun: None, out: vec![], checkpoints: 0 }
     }
@@ -269,10 +276,10 @@ proptest! {
 
 #[test]
 fn only_new_files_are_uploaded() {
-    let root = tempfile::tempdir().unwrap();
+    let root = root();
     let memory = Memory::new(RocksOptions::default()).unwrap();
     let db = Database::open(&root.path().join("db"), &memory).unwrap();
-    let mut table = RocksTable::<u64, u64>::open(&db, "sums", 0).unwrap();
+    let mut table = RocksTable::<u64, u64>::open(&db, "sums").unwrap();
     let mut checkpoints = Vec::new();
     for round in 0..3u64 {
         for k in round * 2_000..(round + 1) * 2_000 {
@@ -296,10 +303,10 @@ fn only_new_files_are_uploaded() {
 
 #[test]
 fn tables_of_a_database_do_not_meet() {
-    let root = tempfile::tempdir().unwrap();
+    let root = root();
     let db = open(&root, "db");
-    let open = |name: &str, namespace| RocksTable::<u64, u64>::open(&db, name, namespace);
-    let (mut a, mut b) = (open("a", -5).unwrap(), open("b", 5).unwrap());
+    let open = |name: &str| RocksTable::<u64, u64>::open(&db, name);
+    let (mut a, mut b) = (open("a").unwrap(), open("b").unwrap());
     for k in 0..3_000u64 {
         a.insert(u64::hash(k), k, 1);
         b.insert(u64::hash(k), k, 2);
@@ -311,13 +318,13 @@ fn tables_of_a_database_do_not_meet() {
         while !table.snapshot_step(500, &mut out).unwrap() {}
         assert_eq!(out.iter().map(|(_, b)| b.len()).sum::<usize>(), count);
     }
-    let error = open("a", 0).err().unwrap();
+    let error = open("a").err().unwrap();
     assert!(error.to_string().contains("\"a\" is open"), "{error}");
 }
 
 #[test]
 fn user_states_live_in_rocksdb() {
-    let root = tempfile::tempdir().unwrap();
+    let root = root();
     let backend = Backend::Rocks(open(&root, "db").into());
     let time = StateTime::new();
     let mut states =
@@ -349,7 +356,7 @@ fn user_states_live_in_rocksdb() {
 
 #[test]
 fn a_damaged_database_is_refused() {
-    let root = tempfile::tempdir().unwrap();
+    let root = root();
     std::fs::create_dir(root.path().join("db")).unwrap();
     std::fs::write(root.path().join("db/CURRENT"), "nonsense").unwrap();
     let error = Database::open(&root.path().join("db"), &small()).unwrap_err();
@@ -358,7 +365,7 @@ fn a_damaged_database_is_refused() {
 
 #[test]
 fn databases_share_memory() {
-    let root = tempfile::tempdir().unwrap();
+    let root = root();
     let memory =
         Memory::new(RocksOptions { memory_bytes: 32 << 20, background_jobs: 1, concurrent: true })
             .unwrap();
@@ -366,7 +373,7 @@ fn databases_share_memory() {
     let (a, b) = (open("a"), open("b"));
     assert_eq!(memory.write_buffer(2), 2 << 20);
     assert_eq!(memory.cache_share(), 12 << 20);
-    let table = |db: &Database, name: &str| RocksTable::<u64, u64>::open(db, name, 0).unwrap();
+    let table = |db: &Database, name: &str| RocksTable::<u64, u64>::open(db, name).unwrap();
     let tables = [table(&a, "x"), table(&a, "y"), table(&b, "x")];
     assert_eq!(memory.cache_share(), (12 << 20) / 3);
     drop(tables);

@@ -1,5 +1,6 @@
 //! A list of values for each key. With a TTL each element lives on its own.
 
+use super::ahead::Uses;
 use super::ttl::Stored;
 use super::{StateKind, StateTable};
 use crate::current::CurrentKey;
@@ -85,6 +86,7 @@ pub(super) struct ListTable<K: Key, V: Record, S: Stored<V>> {
     life: S::Life,
     table: RefCell<Table<K, Vec<S>>>,
     expiring: Cell<Cursor>,
+    uses: RefCell<Uses>,
     /// What went wrong in `expire_step`.
     failed: RefCell<Option<Error>>,
     value: PhantomData<V>,
@@ -104,10 +106,18 @@ impl<K: Key, V: Record, S: Stored<V>> ListTable<K, V, S> {
             life,
             table: RefCell::new(table),
             expiring: Cell::default(),
+            uses: RefCell::default(),
             failed: RefCell::default(),
             value: PhantomData,
         });
         (ListState(table.clone()), Box::new(table))
+    }
+
+    #[inline]
+    fn count(&self) {
+        if self.disk {
+            self.uses.borrow().count();
+        }
     }
 
     /// Loads the current key's list, drops what has expired, marks the rest as used if reading is.
@@ -115,6 +125,7 @@ impl<K: Key, V: Record, S: Stored<V>> ListTable<K, V, S> {
         if !S::EXPIRES && !self.disk {
             return;
         }
+        self.count();
         let mut table = self.table.borrow_mut();
         self.key.with(|hash, key| {
             let Some(list) = table.get(hash, K::shorten(key)) else { return };
@@ -135,6 +146,7 @@ impl<K: Key, V: Record, S: Stored<V>> ListTable<K, V, S> {
 
 impl<K: Key, V: Record, S: Stored<V>> ListAccess<V> for ListTable<K, V, S> {
     fn add(&self, value: V) {
+        self.count();
         let value = S::wrap(value, &self.life);
         self.key.with(|hash, key| self.table.borrow_mut().upsert(hash, key, Vec::new).push(value));
     }
@@ -144,7 +156,7 @@ impl<K: Key, V: Record, S: Stored<V>> ListAccess<V> for ListTable<K, V, S> {
             return self.clear();
         }
         let values = values.into_iter().map(|v| S::wrap(v, &self.life)).collect();
-        self.key.with(|hash, key| self.table.borrow_mut().insert(hash, key, values));
+        self.key.with(|hash, key| self.table.borrow_mut().put(hash, key, values));
     }
 
     fn for_each(&self, f: &mut dyn FnMut(&V)) {
@@ -198,6 +210,15 @@ impl<K: Key, V: Record, S: Stored<V>> StateTable for Rc<ListTable<K, V, S>> {
     }
     fn is_on_disk(&self) -> bool {
         self.disk
+    }
+    fn looks_ahead(&mut self, records: usize) -> bool {
+        self.disk && self.uses.borrow_mut().worth(records)
+    }
+    fn want(&mut self) -> Result<()> {
+        self.key.with(|hash, key| self.table.borrow_mut().want(hash, key))
+    }
+    fn fetch(&mut self) -> Result<()> {
+        self.table.borrow_mut().fetch()
     }
     fn flush_step(&mut self, budget: usize) -> Result<bool> {
         match self.failed.take() {

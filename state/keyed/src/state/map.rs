@@ -1,4 +1,4 @@
-//! A map for each key: one table of `(key, map key)`, whose entries are linked by key.
+//! A map for each key. On the heap: one table of `(key, map key)`, whose entries are linked by key.
 //!
 //! Entries are saved one by one, so a key's map may be as large as memory. Links are not saved:
 //! restoring makes them anew.
@@ -7,12 +7,19 @@
 //!   M1  `heads` has exactly the keys that have entries, with the ids of the first and last one.
 //!   M2  A key's entries form a doubly linked list in the order of their adding.
 
+#[cfg(feature = "rocksdb")]
+mod disk;
 mod linked;
+
+#[cfg(feature = "rocksdb")]
+pub(super) use disk::DiskMap;
 
 use super::ttl::Stored;
 use super::{StateKind, StateTable};
 use crate::current::CurrentKey;
 use crate::heap::{Cursor, Hashes, HeapTable, for_each_saved};
+#[cfg(feature = "rocksdb")]
+use crate::rocks::{DiskTable, layout::ByMap};
 use crate::snapshot::SnapshotSink;
 use linked::{Linked, NONE};
 use std::cell::{Ref, RefCell, RefMut};
@@ -44,6 +51,7 @@ trait MapAccess<MK: Key, V> {
     fn put(&self, key: MK::View<'_>, value: V);
     fn remove(&self, key: MK::View<'_>) -> Option<V>;
     fn for_each(&self, f: &mut dyn FnMut(MK::View<'_>, &V));
+    fn is_empty(&self) -> bool;
     fn clear(&self);
 }
 
@@ -90,23 +98,22 @@ impl<MK: Key, V: Record> MapState<MK, V> {
         self.0.remove(key)
     }
 
-    /// Copies of all entries, in the order of adding. [`MapState::for_each`] copies nothing.
+    /// Copies of all entries, in the order of [`MapState::for_each`], which copies nothing.
     pub fn iter(&self) -> std::vec::IntoIter<(MK, V)> {
         let mut all = Vec::new();
         self.for_each(|k, v| all.push((MK::from_view(k), V::from_view(v.view()))));
         all.into_iter()
     }
 
-    /// Calls `f` with each entry in place, in the order of adding.
+    /// Calls `f` with each entry in place: on the heap in the order of adding (after a restore in
+    /// any order), in RocksDB in that of the stored bytes of the map keys. `f` must not use this state.
     pub fn for_each(&self, mut f: impl FnMut(MK::View<'_>, &V)) {
         self.0.for_each(&mut f);
     }
 
     /// Whether there is no entry.
     pub fn is_empty(&self) -> bool {
-        let mut empty = true;
-        self.for_each(|_, _| empty = false);
-        empty
+        self.0.is_empty()
     }
 
     /// Removes all entries.
@@ -182,6 +189,13 @@ impl<K: Key, MK: Key, S: Record> Maps<K, MK, S> {
             self.entries.unsaved_mut(next).previous = previous;
         }
         self.entries.remove_id(id).value
+    }
+
+    fn restore(&mut self, batch: &Batch, keep: &dyn Fn(u64) -> bool) -> Result<()> {
+        for_each_saved::<(K, MK), S>(batch, keep, |(key, map_key), value, _| {
+            self.put(K::hash(K::shorten(key)), key, map_key, S::from_view(value));
+            Ok(())
+        })
     }
 
     fn first(&self, hash: u64, key: K::View<'_>) -> u32 {
@@ -286,6 +300,19 @@ impl<K: Key, MK: Key, V: Record, S: Stored<V>> MapAccess<MK, V> for MapTable<K, 
         }
     }
 
+    fn is_empty(&self) -> bool {
+        let maps = self.maps.borrow();
+        let mut id = self.key.with(|hash, key| maps.first(hash, key));
+        while id != NONE {
+            let linked = maps.entries.entry(id).1;
+            if !linked.value.expired(&self.life) {
+                return false;
+            }
+            id = linked.next;
+        }
+        true
+    }
+
     fn clear(&self) {
         let mut maps = self.maps.borrow_mut();
         let mut id = self.key.with(|hash, key| maps.first(hash, key));
@@ -298,6 +325,15 @@ impl<K: Key, MK: Key, V: Record, S: Stored<V>> MapAccess<MK, V> for MapTable<K, 
 }
 
 impl<K: Key, MK: Key, V: Record, S: Stored<V>> StateTable for Rc<MapTable<K, MK, V, S>> {
+    #[cfg(feature = "rocksdb")]
+    fn restore_from(
+        &mut self,
+        database: &crate::rocks::Database,
+        keep: &dyn Fn(u64) -> bool,
+    ) -> Result<()> {
+        type Rows<K, MK, S> = DiskTable<ByMap<K, MK>, S>;
+        Rows::<K, MK, S>::read(database, &self.name, |b| self.maps.borrow_mut().restore(b, keep))
+    }
     fn name(&self) -> &str {
         &self.name
     }
@@ -320,11 +356,7 @@ impl<K: Key, MK: Key, V: Record, S: Stored<V>> StateTable for Rc<MapTable<K, MK,
         self.maps.borrow_mut().entries.abort_snapshot();
     }
     fn restore_batch(&mut self, batch: &Batch, keep: &dyn Fn(u64) -> bool) -> Result<()> {
-        let mut maps = self.maps.borrow_mut();
-        for_each_saved::<(K, MK), S>(batch, keep, |(key, map_key), value, _| {
-            maps.put(K::hash(K::shorten(key)), key, map_key, S::from_view(value));
-            Ok(())
-        })
+        self.maps.borrow_mut().restore(batch, keep)
     }
     fn len(&self) -> usize {
         self.maps.borrow().entries.len()

@@ -1,6 +1,8 @@
 //! The states of one operator's subtask, by name.
 
 use super::list::ListTable;
+#[cfg(feature = "rocksdb")]
+use super::map::DiskMap;
 use super::map::MapTable;
 use super::ttl::Lifetime;
 use super::value::ValueTable;
@@ -19,6 +21,8 @@ pub struct States<K: Key> {
     /// Names of tables in the backend begin with this.
     scope: String,
     tables: Vec<Box<dyn StateTable>>,
+    /// Which of them are read ahead.
+    ahead: Vec<bool>,
 }
 
 impl<K: Key> Default for States<K> {
@@ -33,19 +37,50 @@ impl<K: Key> States<K> {
         Self::with_backend(key, time, Backend::Heap, "")
     }
 
-    /// No states yet; values and lists will be kept in `backend`, under names that begin with
-    /// `scope` (unique among those who share a database). Maps are on the heap.
+    /// No states yet; they will be kept in `backend`, under names that begin with `scope` (unique
+    /// among those who share a database).
     pub fn with_backend(
         key: CurrentKey<K>,
         time: StateTime,
         backend: Backend,
         scope: &str,
     ) -> Self {
-        States { key, time, backend, scope: scope.to_owned(), tables: Vec::new() }
+        States {
+            key,
+            time,
+            backend,
+            scope: scope.to_owned(),
+            tables: Vec::new(),
+            ahead: Vec::new(),
+        }
     }
 
     fn table<S: Record>(&self, name: &str) -> Result<Table<K, S>> {
         self.backend.table(&format!("{}{name}", self.scope))
+    }
+
+    /// Where the states are.
+    pub fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    /// Whether states may have to be read.
+    pub fn is_on_disk(&self) -> bool {
+        !matches!(self.backend, Backend::Heap)
+    }
+
+    /// Records are to come, this many; whether any state is to be read for all of them.
+    pub fn look_ahead(&mut self, records: usize) -> bool {
+        self.ahead.clear();
+        self.ahead.extend(self.tables.iter_mut().map(|t| t.looks_ahead(records)));
+        self.ahead.contains(&true)
+    }
+
+    /// Takes note that the current key's states are needed soon, those that
+    /// [`States::look_ahead`] found worth it.
+    pub fn want_current(&mut self) -> Result<()> {
+        let tables = self.tables.iter_mut().zip(&self.ahead);
+        tables.filter(|(_, ahead)| **ahead).try_for_each(|(table, _)| table.want())
     }
 
     /// The key that the handles are bound to.
@@ -143,9 +178,23 @@ impl<K: Key> States<K> {
         ttl: Option<StateTtl>,
     ) -> Result<MapState<MK, V>> {
         self.free(name)?;
-        let (state, table) = match ttl {
-            None => MapTable::<K, MK, V, V>::make(name, &self.key, ()),
-            Some(ttl) => MapTable::<K, MK, V, (i64, V)>::make(name, &self.key, self.life(ttl)),
+        let (state, table) = match (&self.backend, ttl) {
+            (Backend::Heap, None) => MapTable::<K, MK, V, V>::make(name, &self.key, ()),
+            (Backend::Heap, Some(ttl)) => {
+                MapTable::<K, MK, V, (i64, V)>::make(name, &self.key, self.life(ttl))
+            }
+            #[cfg(feature = "rocksdb")]
+            (Backend::Rocks(database), ttl) => {
+                let table = format!("{}{name}", self.scope);
+                let place = (database.get()?, table.as_str());
+                match ttl {
+                    None => DiskMap::<K, MK, V, V>::make(name, &self.key, (), place)?,
+                    Some(ttl) => {
+                        let life = self.life(ttl);
+                        DiskMap::<K, MK, V, (i64, V)>::make(name, &self.key, life, place)?
+                    }
+                }
+            }
         };
         self.tables.push(table);
         Ok(state)

@@ -1,5 +1,6 @@
 //! One value for each key.
 
+use super::ahead::Uses;
 use super::ttl::Stored;
 use super::{StateKind, StateTable};
 use crate::current::CurrentKey;
@@ -106,6 +107,7 @@ pub(super) struct ValueTable<K: Key, V: Record, S: Stored<V>> {
     life: S::Life,
     table: RefCell<Table<K, S>>,
     expiring: std::cell::Cell<Cursor>,
+    uses: RefCell<Uses>,
     /// What went wrong in `expire_step`.
     failed: RefCell<Option<Error>>,
     value: PhantomData<V>,
@@ -127,10 +129,18 @@ impl<K: Key, V: Record, S: Stored<V>> ValueTable<K, V, S> {
             life,
             table: RefCell::new(table),
             expiring: Default::default(),
+            uses: RefCell::default(),
             failed: RefCell::default(),
             value: PhantomData,
         });
         (ValueState(table.clone()), Box::new(table))
+    }
+
+    #[inline]
+    fn count(&self) {
+        if self.disk {
+            self.uses.borrow().count();
+        }
     }
 }
 
@@ -150,6 +160,7 @@ impl<K: Key, V: Record, S: Stored<V>> ValueAccess<V> for ValueTable<K, V, S> {
         }
         self.key.with(|hash, key| {
             if self.disk {
+                self.uses.borrow().count();
                 self.table.borrow_mut().load(hash, K::shorten(key));
             }
             Ref::filter_map(self.table.borrow(), |t| t.peek(hash, key).map(S::value)).ok()
@@ -157,6 +168,7 @@ impl<K: Key, V: Record, S: Stored<V>> ValueAccess<V> for ValueTable<K, V, S> {
     }
 
     fn get_mut(&self) -> Option<RefMut<'_, V>> {
+        self.count();
         self.key.with(|hash, key| {
             let mut table = self.table.borrow_mut();
             if S::EXPIRES && table.get(hash, K::shorten(key))?.expired(&self.life) {
@@ -173,6 +185,7 @@ impl<K: Key, V: Record, S: Stored<V>> ValueAccess<V> for ValueTable<K, V, S> {
     }
 
     fn upsert(&self, init: &mut dyn FnMut() -> V) -> RefMut<'_, V> {
+        self.count();
         self.key.with(|hash, key| {
             RefMut::map(self.table.borrow_mut(), |t| {
                 if !S::EXPIRES {
@@ -198,7 +211,7 @@ impl<K: Key, V: Record, S: Stored<V>> ValueAccess<V> for ValueTable<K, V, S> {
             return;
         }
         self.key.with(|hash, key| {
-            self.table.borrow_mut().insert(hash, key, S::wrap(value, &self.life));
+            self.table.borrow_mut().put(hash, key, S::wrap(value, &self.life));
         });
     }
 
@@ -240,6 +253,15 @@ impl<K: Key, V: Record, S: Stored<V>> StateTable for Rc<ValueTable<K, V, S>> {
     }
     fn is_on_disk(&self) -> bool {
         self.disk
+    }
+    fn looks_ahead(&mut self, records: usize) -> bool {
+        self.disk && self.uses.borrow_mut().worth(records)
+    }
+    fn want(&mut self) -> Result<()> {
+        self.key.with(|hash, key| self.table.borrow_mut().want(hash, key))
+    }
+    fn fetch(&mut self) -> Result<()> {
+        self.table.borrow_mut().fetch()
     }
     fn flush_step(&mut self, budget: usize) -> Result<bool> {
         match self.failed.take() {
