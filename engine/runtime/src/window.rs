@@ -69,17 +69,22 @@ where
     ) -> Result<Self> {
         spec.validate()?;
         let late = LateOutput::new(late, context.clone());
-        let store = Store::new(context, operator_id);
+        let id = operator_id;
         let kind = match spec.assigner {
             Assigner::Aligned(aligned) if spec.by_slice() => {
+                let store = Store::open::<K, A::Acc>(context, id, spec)?;
                 let sliced = Sliced::open(spec, aligned, selector, function, late, store)?;
                 Kind::Sliced(Box::new(sliced))
             }
             Assigner::Count { size, slide } => {
-                let counted = Counted::open(spec, (size, slide), selector, function, late, store)?;
+                let store = Store::open::<K, counted::Panes<A::Acc>>(context, id, spec)?;
+                let counted = Counted::open((size, slide), selector, function, late, store)?;
                 Kind::Counted(Box::new(counted))
             }
-            _ => Kind::Listed(Box::new(Listed::open(spec, selector, function, late, store)?)),
+            _ => {
+                let store = Store::open::<K, Vec<listed::Cell<A::Acc>>>(context, id, spec)?;
+                Kind::Listed(Box::new(Listed::open(spec, selector, function, late, store)?))
+            }
         };
         Ok(WindowOperator { kind })
     }

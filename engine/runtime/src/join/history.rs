@@ -14,7 +14,7 @@ use crate::stage::Stage;
 use std::marker::PhantomData;
 use std::ops::Range;
 use tidemill_base::{Batch, Key, Micros, Record, Result, Timestamp, WATERMARK_MAX, WATERMARK_MIN};
-use tidemill_keyed::{Cursor, HeapTable, StateTtl, TtlTime};
+use tidemill_keyed::{Cursor, StateTtl, Table, TtlTime};
 
 /// Keys looked at for expiry, each run of records.
 const EXPIRE_KEYS: usize = 64;
@@ -24,7 +24,7 @@ type Rows<T> = Vec<(i64, T)>;
 
 /// The operator: input 0 of `A`, input 1 of `B`.
 pub struct HistoryJoin<K: Key, A: Record, B: Record, J, FA, FB> {
-    table: HeapTable<K, (Rows<A>, Rows<B>)>,
+    table: Table<K, (Rows<A>, Rows<B>)>,
     pairing: J,
     first: FA,
     second: FB,
@@ -37,8 +37,10 @@ pub struct HistoryJoin<K: Key, A: Record, B: Record, J, FA, FB> {
     inputs: PhantomData<fn(A, B)>,
 }
 
-fn parts<K: Key, V: Record>(table: &mut HeapTable<K, V>) -> [PartRef<'_>; 1] {
-    [PartRef::keyed(0, "records", table)]
+const NAME: &str = "records";
+
+fn parts<K: Key, V: Record>(table: &mut Table<K, V>) -> [PartRef<'_>; 1] {
+    [PartRef::keyed(0, NAME, table)]
 }
 
 impl<K: Key, A: Record, B: Record, J, FA, FB> HistoryJoin<K, A, B, J, FA, FB> {
@@ -50,7 +52,7 @@ impl<K: Key, A: Record, B: Record, J, FA, FB> HistoryJoin<K, A, B, J, FA, FB> {
         ttl: Option<StateTtl>,
         pairing: J,
     ) -> Result<Self> {
-        let mut table = HeapTable::new();
+        let mut table = context.backend(operator)?.table(NAME)?;
         let (snapshots, watermark) =
             Snapshots::open(context, operator, &mut parts::<K, (Rows<A>, Rows<B>)>(&mut table))?;
         Ok(HistoryJoin {
@@ -88,14 +90,42 @@ impl<K: Key, A: Record, B: Record, J, FA, FB> HistoryJoin<K, A, B, J, FA, FB> {
         }
     }
 
-    fn expire(&mut self, now: i64) {
+    fn expire(&mut self, now: i64) -> Result<()> {
         let alive = |expiry: i64| expiry > now;
-        let keep = |_: K::View<'_>, (left, right): &(Rows<A>, Rows<B>)| {
-            left.iter().any(|r| alive(r.0)) || right.iter().any(|r| alive(r.0))
+        let expired = |_: K::View<'_>, (left, right): &(Rows<A>, Rows<B>)| {
+            !(left.iter().any(|r| alive(r.0)) || right.iter().any(|r| alive(r.0)))
         };
-        if self.table.retain_scan(&mut self.expiring, EXPIRE_KEYS, keep) {
-            self.expiring = Cursor::default();
+        self.table.edit_step(&mut self.expiring, EXPIRE_KEYS, expired, |_| false)?;
+        Ok(())
+    }
+}
+
+impl<K, A, B, J, FA, FB> HistoryJoin<K, A, B, J, FA, FB>
+where
+    K: Key,
+    A: Record,
+    B: Record,
+    FA: for<'a> FnMut(&'a A::View<'a>) -> K::View<'a> + 'static,
+    FB: for<'a> FnMut(&'a B::View<'a>) -> K::View<'a> + 'static,
+{
+    /// Reads the keys of a run of records at once.
+    fn read_ahead(&mut self, input: usize, batch: &Batch, range: Range<usize>) -> Result<()> {
+        for i in range {
+            if input == 0 {
+                let (view, _, hash) = batch.get::<A>(i);
+                let view = A::shorten(view);
+                let blame = Blame::new(0, view);
+                self.table.want(hash, (self.first)(&view))?;
+                blame.clear();
+            } else {
+                let (view, _, hash) = batch.get::<B>(i);
+                let view = B::shorten(view);
+                let blame = Blame::new(0, view);
+                self.table.want(hash, (self.second)(&view))?;
+                blame.clear();
+            }
         }
+        self.table.fetch()
     }
 }
 
@@ -138,7 +168,10 @@ where
     ) -> Result<usize> {
         let (now, end) = (self.now(), range.end);
         if self.ttl.is_some() {
-            self.expire(now);
+            self.expire(now)?;
+        }
+        if self.table.is_on_disk() {
+            self.read_ahead(input, batch, range.clone())?;
         }
         for i in range.clone() {
             self.table.prefetch_index(batch.hash(i));

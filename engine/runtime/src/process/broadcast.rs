@@ -7,7 +7,7 @@
 
 use super::context::{ProcessContext, Timer};
 use super::function::BroadcastProcess;
-use super::host::{Host, host_operator};
+use super::host::{Host, host_operator, read_ahead};
 use super::part::PartRef;
 use super::side::SideOutputs;
 use super::store::Store;
@@ -18,7 +18,7 @@ use crate::stage::Stage;
 use std::marker::PhantomData;
 use std::ops::Range;
 use tidemill_base::{Batch, Key, Record, Result, Timestamp};
-use tidemill_keyed::{HeapTable, States};
+use tidemill_keyed::{Backend, HeapTable, States};
 
 /// The map that broadcast records fill, one copy a subtask.
 #[derive(Debug)]
@@ -76,12 +76,8 @@ pub struct WithMap<St, MK: Key, V: Record> {
 impl<K: Key, St: Store<K>, MK: Key, V: Record> Store<K> for WithMap<St, MK, V> {
     fn parts(&mut self) -> Vec<PartRef<'_>> {
         let mut parts = self.states.parts();
-        parts.push(PartRef {
-            kind: SectionKind::OperatorState,
-            number: 1,
-            name: "broadcast".into(),
-            part: &mut self.map.table,
-        });
+        let kind = SectionKind::OperatorState;
+        parts.push(PartRef::new(kind, 1, "broadcast", &mut self.map.table));
         parts
     }
     fn set_key(&self, hash: u64, key: K::View<'_>, timestamp: Timestamp) {
@@ -92,6 +88,18 @@ impl<K: Key, St: Store<K>, MK: Key, V: Record> Store<K> for WithMap<St, MK, V> {
     }
     fn expire(&mut self, budget: usize) {
         self.states.expire(budget);
+    }
+    fn backend(&self) -> Backend {
+        self.states.backend()
+    }
+    fn looks_ahead(&mut self, records: usize) -> bool {
+        self.states.looks_ahead(records)
+    }
+    fn want(&mut self, hash: u64, key: K::View<'_>) -> Result<()> {
+        self.states.want(hash, key)
+    }
+    fn fetch(&mut self) -> Result<()> {
+        self.states.fetch()
     }
     fn prefetch_index(&self, hash: u64) {
         self.states.prefetch_index(hash);
@@ -297,6 +305,9 @@ where
         out: &mut S,
     ) -> Result<usize> {
         self.host.start_run(batch, range.clone(), input == 0);
+        if input == 0 {
+            read_ahead!(self.host, I, batch, range, self.selector);
+        }
         let end = range.end;
         if input == 0 {
             for i in range {

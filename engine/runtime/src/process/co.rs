@@ -2,9 +2,10 @@
 
 use super::context::{ProcessContext, Timer};
 use super::function::CoProcess;
-use super::host::{Host, host_operator};
+use super::host::{Host, host_operator, read_ahead};
 use super::plain::PlainContext;
 use super::side::SideOutputs;
+use super::store::Store as _;
 use crate::blame::Blame;
 use crate::context::Context;
 use crate::operator::{Flow, Operator};
@@ -75,6 +76,11 @@ where
         out: &mut S,
     ) -> Result<usize> {
         self.host.start_run(batch, range.clone(), true);
+        if input == 0 {
+            read_ahead!(self.host, A, batch, range, self.first);
+        } else {
+            read_ahead!(self.host, B, batch, range, self.second);
+        }
         let (logic, end) = (&mut self.logic, range.end);
         if input == 0 {
             for i in range {

@@ -3,8 +3,8 @@
 use super::side::{SideOutputs, SideTag};
 use crate::context::Failure;
 use crate::stage::Stage;
-use tidemill_base::{Error, Key, Record, Timestamp, WATERMARK_MAX, WATERMARK_MIN};
-use tidemill_keyed::Timers;
+use tidemill_base::{Error, Key, Record, Result, Timestamp, WATERMARK_MAX, WATERMARK_MIN};
+use tidemill_keyed::{Backend, TimerQueue};
 
 /// What a timer's time is measured in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,10 +24,14 @@ pub struct Timer {
     pub kind: TimerKind,
 }
 
+/// Names of the timers in checkpoints' messages, and in a database.
+pub(crate) const EVENT_TIMERS: &str = "event-time timers";
+pub(crate) const PROCESSING_TIMERS: &str = "processing-time timers";
+
 /// What the contexts of one subtask share.
 pub struct Services<K: Key> {
-    pub(crate) event: Timers<K>,
-    pub(crate) processing: Timers<K>,
+    pub(crate) event: TimerQueue<K>,
+    pub(crate) processing: TimerQueue<K>,
     pub(crate) watermark: Timestamp,
     pub(crate) processing_ms: i64,
     pub(crate) sides: SideOutputs,
@@ -35,15 +39,15 @@ pub struct Services<K: Key> {
 }
 
 impl<K: Key> Services<K> {
-    pub(crate) fn new(failure: Failure, sides: SideOutputs) -> Self {
-        Services {
-            event: Timers::new(),
-            processing: Timers::new(),
+    pub(crate) fn open(backend: &Backend, failure: Failure, sides: SideOutputs) -> Result<Self> {
+        Ok(Services {
+            event: backend.timers(EVENT_TIMERS)?,
+            processing: backend.timers(PROCESSING_TIMERS)?,
             watermark: WATERMARK_MIN,
             processing_ms: 0,
             sides,
             failure,
-        }
+        })
     }
 }
 

@@ -7,7 +7,7 @@
 //!       steps (task.rs, T2).
 //!   C3  Before user code runs, the store has the key and the times of the record or timer.
 
-use super::context::{ProcessContext, Services, Timer, TimerKind};
+use super::context::{EVENT_TIMERS, PROCESSING_TIMERS, ProcessContext, Services, Timer, TimerKind};
 use super::part::{PartRef, Snapshots};
 use super::side::SideOutputs;
 use super::store::Store;
@@ -56,6 +56,8 @@ pub struct Host<K: Key, St: Store<K>> {
     snapshots: Snapshots,
     firing: Option<Firing>,
     timer_key: StoredKey<K>,
+    /// Whether states or timers may have to be read.
+    on_disk: bool,
 }
 
 fn parts<'a, K: Key, St: Store<K>>(
@@ -63,8 +65,8 @@ fn parts<'a, K: Key, St: Store<K>>(
     services: &'a mut Services<K>,
 ) -> Vec<PartRef<'a>> {
     let mut parts = store.parts();
-    parts.push(PartRef::timers(0, "event-time timers", &mut services.event));
-    parts.push(PartRef::timers(1, "processing-time timers", &mut services.processing));
+    parts.push(PartRef::timers(0, EVENT_TIMERS, &mut services.event));
+    parts.push(PartRef::timers(1, PROCESSING_TIMERS, &mut services.processing));
     parts
 }
 
@@ -76,14 +78,16 @@ impl<K: Key, St: Store<K>> Host<K, St> {
         mut store: St,
         sides: SideOutputs,
     ) -> Result<Self> {
-        let mut services = Services::new(context.failure.clone(), sides);
+        let backend = store.backend();
+        let mut services = Services::open(&backend, context.failure.clone(), sides)?;
         let mut parts = parts(&mut store, &mut services);
         let (snapshots, watermark) = Snapshots::open(context, operator, &mut parts)?;
         drop(parts);
         services.watermark = watermark;
         let timer_key = StoredKey { slot: K::Slot::default(), heap: KeyHeap::default() };
         let context = context.clone();
-        let host = Host { store, services, context, snapshots, firing: None, timer_key };
+        let on_disk = services.event.is_on_disk();
+        let host = Host { store, services, context, snapshots, firing: None, timer_key, on_disk };
         host.store.set_times(watermark, host.services.processing_ms);
         Ok(host)
     }
@@ -105,6 +109,12 @@ impl<K: Key, St: Store<K>> Host<K, St> {
                 self.store.prefetch_entry(batch.hash(i));
             }
         }
+    }
+
+    /// Whether the keys of a run of records are to be announced.
+    #[inline]
+    pub fn looks_ahead(&mut self, records: usize) -> bool {
+        self.on_disk && self.store.looks_ahead(records)
     }
 
     /// The store and the context for a record (C3).
@@ -156,6 +166,9 @@ impl<K: Key, St: Store<K>> Host<K, St> {
         mut on_timer: impl FnMut(&mut St, Timer, &mut ProcessContext<'_, K, O>),
     ) -> Result<Flow> {
         let Some(firing) = self.firing else { return Ok(Flow::Done) };
+        if self.on_disk {
+            self.read_ahead(firing)?;
+        }
         for _ in 0..FIRE_TIMERS {
             let (kind, timers, until) = match firing {
                 Firing::Event(w) => (TimerKind::Event, &mut self.services.event, w),
@@ -167,7 +180,7 @@ impl<K: Key, St: Store<K>> Host<K, St> {
             let due = timers.pop_due(until, |time, hash, key| {
                 stored.set(key);
                 (time, hash)
-            });
+            })?;
             let Some((time, hash)) = due else {
                 self.firing = None;
                 return Ok(Flow::Done);
@@ -191,6 +204,20 @@ impl<K: Key, St: Store<K>> Host<K, St> {
         }
         self.context.failure.check()?;
         Ok(Flow::More)
+    }
+
+    /// Reads the states of the keys whose timers are next.
+    fn read_ahead(&mut self, firing: Firing) -> Result<()> {
+        let (timers, until) = match firing {
+            Firing::Event(w) => (&mut self.services.event, w),
+            Firing::Processing(ms) => (&mut self.services.processing, ms),
+        };
+        if self.store.looks_ahead(FIRE_TIMERS) {
+            let store = &mut self.store;
+            timers.look_ahead(until, FIRE_TIMERS, |hash, key| store.want(hash, key))?;
+            store.fetch()?;
+        }
+        Ok(())
     }
 
     /// Begins a snapshot.
@@ -227,6 +254,23 @@ impl<K: Key, St: Store<K>> Host<K, St> {
         self.services.sides.writable()
     }
 }
+
+/// Reads the states of the keys of a run of records, if they are on disk.
+macro_rules! read_ahead {
+    ($host:expr, $record:ty, $batch:expr, $range:expr, $selector:expr) => {
+        if $host.looks_ahead($range.len()) {
+            for i in $range.clone() {
+                let (view, _, hash) = $batch.get::<$record>(i);
+                let view = <$record as tidemill_base::Record>::shorten(view);
+                let blame = crate::blame::Blame::new(0, view);
+                $host.store_mut().want(hash, ($selector)(&view))?;
+                blame.clear();
+            }
+            $host.store_mut().fetch()?;
+        }
+    };
+}
+pub(super) use read_ahead;
 
 /// The methods of [`Operator`](crate::operator::Operator) that are the same for every operator
 /// with a `host` and an `on_timer`.

@@ -2,7 +2,7 @@
 
 use super::context::{ProcessContext, Timer};
 use super::function::KeyedProcess;
-use super::host::{Host, host_operator};
+use super::host::{Host, host_operator, read_ahead};
 use super::side::SideOutputs;
 use super::store::{OneValue, Store};
 use crate::blame::Blame;
@@ -178,6 +178,7 @@ where
         out: &mut S,
     ) -> Result<usize> {
         self.host.start_run(batch, range.clone(), true);
+        read_ahead!(self.host, I, batch, range, self.selector);
         let end = range.end;
         for i in range {
             let (view, timestamp, hash) = batch.get::<I>(i);

@@ -12,7 +12,7 @@ use crate::keyed_snapshot::{EntrySink, decode_record, encode_record, restored_ba
 use crate::native::{Native, restore_on_heap};
 use tidemill_base::record::shape_of;
 use tidemill_base::{Batch, Error, Key, Record, Result, Timestamp, WATERMARK_MIN};
-use tidemill_keyed::{HeapTable, SliceTables, SnapshotSink, StateTable, Table, Timers};
+use tidemill_keyed::{HeapTable, Slices, SnapshotSink, StateTable, Table, TimerQueue};
 
 /// Entries that one step of a snapshot writes; 1,000 take 10 to 20 microseconds.
 pub const STEP_ENTRIES: usize = if cfg!(feature = "check") { 100 } else { 3_000 };
@@ -65,19 +65,36 @@ pub struct PartRef<'a> {
     pub name: String,
     /// The state.
     pub part: &'a mut dyn Part,
+    /// Its shape, where that says more than what is stored.
+    pub shape: Option<String>,
+    /// Whether it is only in a database's files: it follows from other parts, which snapshots of
+    /// entries have.
+    pub derived: bool,
 }
 
 impl<'a> PartRef<'a> {
     /// State by key.
     pub fn keyed(number: u16, name: impl Into<String>, part: &'a mut dyn Part) -> Self {
-        PartRef { kind: SectionKind::KeyedState, number, name: name.into(), part }
+        Self::new(SectionKind::KeyedState, number, name, part)
+    }
+    /// Any state.
+    pub fn new(
+        kind: SectionKind,
+        number: u16,
+        name: impl Into<String>,
+        part: &'a mut dyn Part,
+    ) -> Self {
+        PartRef { kind, number, name: name.into(), part, shape: None, derived: false }
     }
     fn is_on_disk(&self) -> bool {
         self.part.is_on_disk()
     }
+    fn shape(&self) -> String {
+        self.shape.clone().unwrap_or_else(|| self.part.shape())
+    }
     /// Timers.
     pub fn timers(number: u16, name: impl Into<String>, part: &'a mut dyn Part) -> Self {
-        PartRef { kind: SectionKind::Timers, number, name: name.into(), part }
+        Self::new(SectionKind::Timers, number, name, part)
     }
 }
 
@@ -108,6 +125,15 @@ impl Snapshots {
             let old: Timestamp = decode_record::<i64>(payload)?;
             watermark = Some(watermark.map_or(old, |w: Timestamp| w.min(old)));
         }
+        Ok((Self::open_parts(context, operator, parts)?, watermark.unwrap_or(WATERMARK_MIN)))
+    }
+
+    /// Like [`Snapshots::open`], for operators that keep their own watermark.
+    pub(crate) fn open_parts(
+        context: &Context,
+        operator: u64,
+        parts: &mut [PartRef<'_>],
+    ) -> Result<Self> {
         for (i, p) in parts.iter().enumerate() {
             let twin = parts[..i].iter().find(|o| (o.kind, o.number) == (p.kind, p.number));
             if let Some(twin) = twin {
@@ -117,7 +143,7 @@ impl Snapshots {
                 )));
             }
         }
-        for p in &mut *parts {
+        for p in parts.iter_mut().filter(|p| !p.derived) {
             restore(context, operator, p)
                 .map_err(|e| e.context(format_args!("state '{}'", p.name)))?;
         }
@@ -125,14 +151,8 @@ impl Snapshots {
             restore_on_heap(context, operator, parts)?;
         }
         let native = context.native(operator).filter(|_| parts.iter().any(PartRef::is_on_disk));
-        let snapshots = Snapshots {
-            context: context.clone(),
-            operator,
-            running: None,
-            native,
-            in_files: false,
-        };
-        Ok((snapshots, watermark.unwrap_or(WATERMARK_MIN)))
+        let context = context.clone();
+        Ok(Snapshots { context, operator, running: None, native, in_files: false })
     }
 
     /// Begins the snapshot of an epoch.
@@ -142,15 +162,20 @@ impl Snapshots {
         watermark: Timestamp,
         parts: &mut [PartRef<'_>],
     ) -> Result<()> {
-        self.abort(parts);
         let payload = encode_record::<i64>(&watermark)?;
         self.context.entry(epoch, watermark_section(self.operator), payload, 1);
-        for p in parts {
+        self.begin_parts(epoch, parts);
+        Ok(())
+    }
+
+    /// Like [`Snapshots::begin`], for operators that keep their own watermark.
+    pub(crate) fn begin_parts(&mut self, epoch: u64, parts: &mut [PartRef<'_>]) {
+        self.abort(parts);
+        self.in_files = self.native.is_some() && !self.context.whole.get();
+        for p in parts.iter_mut().filter(|p| self.in_files || !p.derived) {
             p.part.begin_snapshot(epoch);
         }
         self.running = Some((epoch, 0));
-        self.in_files = self.native.is_some() && !self.context.whole.get();
-        Ok(())
     }
 
     /// A bounded step; true when the snapshot is complete.
@@ -161,8 +186,12 @@ impl Snapshots {
         while let Some(p) = parts.get_mut(*at) {
             let done = if self.in_files && p.is_on_disk() {
                 p.part.flush_step(budget / FLUSH_COST)?
+            } else if p.derived {
+                true
             } else {
                 let section = SectionId { operator: self.operator, kind: p.kind, state: p.number };
+                // Reading a database takes longer than memory, too.
+                let budget = if p.is_on_disk() { budget / FLUSH_COST } else { budget };
                 p.part.snapshot_step(budget, &mut EntrySink::new(&self.context, epoch, section))?
             };
             if !done {
@@ -201,12 +230,12 @@ fn watermark_section(operator: u64) -> SectionId {
 fn restore(context: &Context, operator: u64, p: &mut PartRef<'_>) -> Result<()> {
     let section = SectionId { operator, kind: p.kind, state: p.number };
     if p.kind == SectionKind::OperatorState {
-        let entries = context.declare(section, &p.name, p.part.shape());
+        let entries = context.declare(section, &p.name, p.shape());
         let first: Vec<_> = entries.iter().filter(|(old, _)| *old == 0).cloned().collect();
         return restored_batches(&first).try_for_each(|b| p.part.restore_batch(&b?, &|_| true));
     }
     context
-        .declare_keyed(section, &p.name, p.part.shape())
+        .declare_keyed(section, &p.name, p.shape())
         .try_for_each(|b| p.part.restore_batch(&b?, &|hash| context.info.owns(hash)))
 }
 
@@ -264,42 +293,75 @@ impl<K: Key, V: Record> Part for Table<K, V> {
     }
 }
 
-impl<K: Key, V: Record> Part for SliceTables<K, V> {
+impl<K: Key, V: Record> Part for Slices<K, V> {
     fn shape(&self) -> String {
         format!("slices<{}>", shape_of::<(K, V)>())
     }
     fn begin_snapshot(&mut self, epoch: u64) {
-        SliceTables::begin_snapshot(self, epoch);
+        Slices::begin_snapshot(self, epoch);
     }
     fn snapshot_step(&mut self, budget: usize, out: &mut dyn SnapshotSink) -> Result<bool> {
-        SliceTables::snapshot_step(self, budget, out)
+        Slices::snapshot_step(self, budget, out)
     }
     fn abort_snapshot(&mut self) {
-        SliceTables::abort_snapshot(self);
+        Slices::abort_snapshot(self);
     }
     fn restore_batch(&mut self, batch: &Batch, keep: &dyn Fn(u64) -> bool) -> Result<()> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        SliceTables::restore_batch(self, batch.timestamp(0), batch, keep)
+        Slices::restore_batch(self, batch, keep)
+    }
+    fn is_on_disk(&self) -> bool {
+        Slices::is_on_disk(self)
+    }
+    fn flush_step(&mut self, budget: usize) -> Result<bool> {
+        Slices::flush_step(self, budget)
+    }
+    fn end_flush(&mut self) {
+        Slices::end_flush(self);
+    }
+    #[cfg(feature = "rocksdb")]
+    fn restore_from(
+        &mut self,
+        database: &tidemill_keyed::rocks::Database,
+        name: &str,
+        keep: &dyn Fn(u64) -> bool,
+    ) -> Result<()> {
+        Slices::restore_from(self, database, name, keep)
     }
 }
 
-impl<K: Key> Part for Timers<K> {
+impl<K: Key> Part for TimerQueue<K> {
     fn shape(&self) -> String {
         format!("timers<{}>", self.key_shape())
     }
     fn begin_snapshot(&mut self, epoch: u64) {
-        Timers::begin_snapshot(self, epoch, 0);
+        TimerQueue::begin_snapshot(self, epoch, 0);
     }
     fn snapshot_step(&mut self, budget: usize, out: &mut dyn SnapshotSink) -> Result<bool> {
-        Timers::snapshot_step(self, budget, out)
+        TimerQueue::snapshot_step(self, budget, out)
     }
     fn abort_snapshot(&mut self) {
-        Timers::abort_snapshot(self);
+        TimerQueue::abort_snapshot(self);
     }
     fn restore_batch(&mut self, batch: &Batch, keep: &dyn Fn(u64) -> bool) -> Result<()> {
-        Timers::restore_batch(self, batch, keep)
+        TimerQueue::restore_batch(self, batch, keep)
+    }
+    fn is_on_disk(&self) -> bool {
+        TimerQueue::is_on_disk(self)
+    }
+    fn flush_step(&mut self, budget: usize) -> Result<bool> {
+        TimerQueue::flush_step(self, budget)
+    }
+    fn end_flush(&mut self) {
+        TimerQueue::end_flush(self);
+    }
+    #[cfg(feature = "rocksdb")]
+    fn restore_from(
+        &mut self,
+        database: &tidemill_keyed::rocks::Database,
+        name: &str,
+        keep: &dyn Fn(u64) -> bool,
+    ) -> Result<()> {
+        TimerQueue::restore_from(self, database, name, keep)
     }
 }
 

@@ -4,7 +4,7 @@ use super::part::PartRef;
 use crate::context::Context;
 use tidemill_base::hash::hash_bytes;
 use tidemill_base::{Key, Record, Result, Timestamp};
-use tidemill_keyed::{States, Table};
+use tidemill_keyed::{Backend, States, Table};
 
 /// States of one operator, whatever they are to its function.
 pub trait Store<K: Key>: 'static {
@@ -14,6 +14,20 @@ pub trait Store<K: Key>: 'static {
     fn set_key(&self, hash: u64, key: K::View<'_>, timestamp: Timestamp);
     /// Sets watermark and processing time.
     fn set_times(&self, watermark: Timestamp, processing_ms: i64);
+    /// Where the states are; the timers are there, too.
+    fn backend(&self) -> Backend;
+    /// Records are to come, this many; whether their keys should be announced by [`Store::want`].
+    fn looks_ahead(&mut self, _records: usize) -> bool {
+        false
+    }
+    /// Takes note of a key whose states are needed soon.
+    fn want(&mut self, _hash: u64, _key: K::View<'_>) -> Result<()> {
+        Ok(())
+    }
+    /// Reads what the keys noted lack, at once.
+    fn fetch(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// Looks for expired entries.
     fn expire(&mut self, _budget: usize) {}
     /// Asks the CPU for the index slots of a key.
@@ -48,6 +62,20 @@ impl<K: Key> Store<K> for States<K> {
         self.time().set_watermark(watermark);
         self.time().set_processing_ms(processing_ms);
     }
+    fn backend(&self) -> Backend {
+        States::backend(self).clone()
+    }
+    fn looks_ahead(&mut self, records: usize) -> bool {
+        // All are asked: each counts its uses for itself.
+        self.is_on_disk() && self.look_ahead(records)
+    }
+    fn want(&mut self, hash: u64, key: K::View<'_>) -> Result<()> {
+        self.key().set(hash, key);
+        self.want_current()
+    }
+    fn fetch(&mut self) -> Result<()> {
+        self.tables_mut().iter_mut().try_for_each(|t| t.fetch())
+    }
     fn expire(&mut self, budget: usize) {
         for table in self.tables_mut() {
             table.expire_step(budget);
@@ -67,6 +95,7 @@ impl<K: Key> Store<K> for States<K> {
 
 /// At most one value a key, in a table of its own.
 pub struct OneValue<K: Key, V: Record> {
+    backend: Backend,
     /// Entries are `Some` except during the call of user code.
     pub(crate) table: Table<K, Option<V>>,
 }
@@ -83,13 +112,26 @@ impl<K: Key, V: Record> OneValue<K, V> {
     /// # Errors
     /// If the backend cannot be opened.
     pub fn open(context: &Context, operator: u64) -> Result<Self> {
-        Ok(OneValue { table: context.backend(operator)?.table("value")? })
+        let backend = context.backend(operator)?;
+        Ok(OneValue { table: backend.table("value")?, backend })
     }
 }
 
 impl<K: Key, V: Record> Store<K> for OneValue<K, V> {
     fn parts(&mut self) -> Vec<PartRef<'_>> {
         vec![PartRef::keyed(0, "value", &mut self.table)]
+    }
+    fn backend(&self) -> Backend {
+        self.backend.clone()
+    }
+    fn looks_ahead(&mut self, _: usize) -> bool {
+        self.table.is_on_disk()
+    }
+    fn want(&mut self, hash: u64, key: K::View<'_>) -> Result<()> {
+        self.table.want(hash, key)
+    }
+    fn fetch(&mut self) -> Result<()> {
+        self.table.fetch()
     }
     #[inline(always)]
     fn set_key(&self, _: u64, _: K::View<'_>, _: Timestamp) {}
@@ -108,6 +150,9 @@ impl<K: Key, V: Record> Store<K> for OneValue<K, V> {
 impl<K: Key> Store<K> for () {
     fn parts(&mut self) -> Vec<PartRef<'_>> {
         Vec::new()
+    }
+    fn backend(&self) -> Backend {
+        Backend::Heap
     }
     fn set_key(&self, _: u64, _: K::View<'_>, _: Timestamp) {}
     fn set_times(&self, _: Timestamp, _: i64) {}

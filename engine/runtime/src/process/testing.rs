@@ -4,21 +4,23 @@
 use crate::backend::StatePlace;
 #[cfg(feature = "rocksdb")]
 use crate::backend::{RocksDb, StateBackend};
-use crate::context::{Context, Restored, TaskEvent, owner};
+use crate::context::{Context, Restored, SharedFiles, TaskEvent, owner};
 use crate::operator::{Flow, Operator};
 use crate::stage::{Control, Stage};
 use proptest::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tidemill_base::clock::ManualClock;
 use tidemill_base::{
     Batch, BatchBuilder, Buffer, Key, Record, Result, Timestamp, WATERMARK_MAX, WATERMARK_MIN,
 };
 #[cfg(feature = "rocksdb")]
 use tidemill_keyed::rocks::RocksOptions;
+use tidemill_snapshot::ShareSource;
 
 /// A stage that keeps what it gets as text; it has always room, or not on every third look.
 pub(crate) struct Collect<T> {
@@ -126,18 +128,57 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// RocksDB, where this build has it.
-    pub(crate) fn rocks() -> Self {
+    /// By number: the heap, RocksDB with snapshots of entries, RocksDB with those of files. Without
+    /// RocksDB in this build always the heap. As little in memory as can be.
+    pub(crate) fn number(number: usize) -> Self {
+        Self::with_memory(number, 0)
+    }
+
+    /// The same with so much memory for the databases of a subtask.
+    pub(crate) fn with_memory(number: usize, memory_bytes: usize) -> Self {
         #[cfg(feature = "rocksdb")]
-        {
-            let dir = tempfile::tempdir().unwrap();
-            let slot = RocksOptions { memory_bytes: 0, background_jobs: 1, concurrent: true };
-            let options = RocksDb { dir: dir.path().to_owned(), slot, incremental: false };
+        if !number.is_multiple_of(3) {
+            // In memory where that can be had: nothing here has to survive.
+            let memory = std::path::Path::new("/dev/shm");
+            let root = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+            let dir = tempfile::tempdir_in(root).unwrap();
+            let slot = RocksOptions { memory_bytes, background_jobs: 1, concurrent: true };
+            let incremental = number % 3 == 2;
+            let options = RocksDb { dir: dir.path().to_owned(), slot, incremental };
             let state = StateBackend::RocksDb(options);
-            Disk { place: state.slot().unwrap(), _dir: Some(dir) }
+            return Disk { place: state.slot().unwrap(), _dir: Some(dir) };
         }
-        #[cfg(not(feature = "rocksdb"))]
+        let _ = (number, memory_bytes);
         Disk::default()
+    }
+
+    /// Where a subtask keeps its state.
+    pub(crate) fn place(&self) -> &StatePlace {
+        &self.place
+    }
+}
+
+/// Shared files of snapshots, in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Shelf(Mutex<BTreeMap<String, Vec<u8>>>);
+
+impl Shelf {
+    /// Takes a file of a snapshot.
+    pub(crate) fn take(&self, source: &ShareSource) {
+        let mut files = self.0.lock().unwrap();
+        match source {
+            ShareSource::Path { name, path } => {
+                files.insert(name.clone(), std::fs::read(path).unwrap());
+            }
+            ShareSource::Stored(file) => assert!(files.contains_key(&file.name)),
+        }
+    }
+}
+
+impl SharedFiles for Shelf {
+    fn fetch(&self, name: &str, to: &Path) -> Result<()> {
+        std::fs::write(to, &self.0.lock().unwrap()[name]).unwrap();
+        Ok(())
     }
 }
 
@@ -165,7 +206,7 @@ impl<O: Operator> Fleet<O> {
             context.info.parallelism = parallelism;
             context.info.subtask = subtask;
             context.restored = restored.clone();
-            context.place = disk.place.clone();
+            context.place = disk.place().clone();
             context.time.refresh(&clock);
             Subtask { operator: open(&context), context, out: Collect::narrow(&rows) }
         };
@@ -242,12 +283,19 @@ impl<O: Operator> Fleet<O> {
 
     /// The entries that the subtasks have left.
     pub(crate) fn take_snapshot(&mut self, epoch: u64) -> Restored {
-        let mut restored = Restored { epoch, ..Restored::default() };
+        let shelf = Arc::new(Shelf::default());
+        let files = Some(shelf.clone() as Arc<dyn SharedFiles>);
+        let mut restored = Restored { epoch, files, ..Restored::default() };
         for (number, s) in self.subtasks.iter().enumerate() {
             while let Some(event) = s.context.outbox.pop() {
-                let TaskEvent::Entry { section, payload, .. } = event else { continue };
-                let entries: &mut Vec<_> = restored.sections.entry(section).or_default();
-                entries.push((number as u32, payload));
+                match event {
+                    TaskEvent::Entry { epoch: of, section, payload, .. } if of == epoch => {
+                        let entries: &mut Vec<_> = restored.sections.entry(section).or_default();
+                        entries.push((number as u32, payload));
+                    }
+                    TaskEvent::File { epoch: of, source } if of == epoch => shelf.take(&source),
+                    _ => {}
+                }
             }
         }
         restored
@@ -288,9 +336,8 @@ pub(crate) fn check<O: Operator>(
     oracle: &[String],
 ) -> Result<(), TestCaseError> {
     let at = at * acts.len() / 1000;
-    // In RocksDB before, after, both or never.
-    let disk = |rocks: bool| if rocks { Disk::rocks() } else { Disk::default() };
-    let disks = [disk(acts.len().is_multiple_of(2)), disk(acts.len() % 4 < 2)];
+    // Every pair of places before and after.
+    let disks = [Disk::number(acts.len()), Disk::number(acts.len() / 3)];
     let fleet = |disk, n, restored, wall| {
         let fleet = Fleet::open_on(disk, n, restored, wall, &open);
         if let Some(input) = broadcast { fleet.broadcast(input) } else { fleet }
@@ -307,8 +354,13 @@ pub(crate) fn check<O: Operator>(
         first.act(act);
         done = done || first.snapshot_step(2);
     }
-    for _ in 0..1000 {
+    // Links and checksums of files are made by another thread.
+    for _ in 0..1_000_000 {
         done = done || first.snapshot_step(2);
+        if done {
+            break;
+        }
+        std::thread::yield_now();
     }
     prop_assert!(done, "the snapshot does not end");
     prop_assert_eq!(sorted(first.rows.borrow().clone()), sorted(oracle.to_vec()));

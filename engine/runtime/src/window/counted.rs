@@ -10,15 +10,15 @@
 
 use super::function::{WindowFunction, copy};
 use super::late::LateOutput;
-use super::spec::{Spec, Window};
-use super::store::{SNAPSHOT_ENTRIES, Store};
+use super::spec::Window;
+use super::store::{Store, WINDOWS};
 use crate::blame::Blame;
 use crate::operator::Flow;
 use crate::stage::{Control, Stage};
 use std::marker::PhantomData;
 use std::ops::Range;
 use tidemill_base::{Batch, Key, Record, Result, Timestamp};
-use tidemill_keyed::HeapTable;
+use tidemill_keyed::Table;
 use tidemill_macros::Record;
 
 /// Records in a row.
@@ -48,7 +48,7 @@ pub(super) struct Counted<K: Key, T: Record, F, A: WindowFunction<K, T>> {
     pane: u64,
     selector: F,
     function: A,
-    keys: HeapTable<K, Panes<A::Acc>>,
+    keys: Table<K, Panes<A::Acc>>,
     late: LateOutput<T>,
     store: Store,
     types: PhantomData<fn(T)>,
@@ -66,15 +66,15 @@ where
     A: WindowFunction<K, T>,
 {
     pub(super) fn open(
-        spec: &Spec,
         (size, slide): (u64, u64),
         selector: F,
         function: A,
         late: LateOutput<T>,
-        store: Store,
+        mut store: Store,
     ) -> Result<Self> {
-        let mut keys = HeapTable::new();
-        store.restore::<K, Panes<A::Acc>>(spec, |b| keys.restore_batch(b, store.owns()))?;
+        let mut keys = store.backend().table::<K, Panes<A::Acc>>(WINDOWS)?;
+        let part = store.part(&mut keys);
+        store.restore(&mut [part])?;
         let pane = gcd(size, slide);
         let types = PhantomData;
         Ok(Counted { size, slide, pane, selector, function, keys, late, store, types })
@@ -87,6 +87,16 @@ where
         out: &mut S,
     ) -> Result<usize> {
         let end = range.end;
+        if self.keys.is_on_disk() {
+            for i in range.clone() {
+                let (view, _, hash) = batch.get::<T>(i);
+                let view = T::shorten(view);
+                let blame = Blame::new(0, view);
+                self.keys.want(hash, (self.selector)(&view))?;
+                blame.clear();
+            }
+            self.keys.fetch()?;
+        }
         for i in range.clone() {
             self.keys.prefetch_index(batch.hash(i));
         }
@@ -159,16 +169,18 @@ where
     }
 
     pub(super) fn snapshot(&mut self, epoch: u64) -> Result<()> {
-        self.keys.begin_snapshot(epoch, 0);
-        Ok(())
+        let part = self.store.part(&mut self.keys);
+        self.store.begin(epoch, None, &mut [part])
     }
 
     pub(super) fn snapshot_step(&mut self, epoch: u64) -> Result<bool> {
-        self.keys.snapshot_step(SNAPSHOT_ENTRIES, &mut self.store.sink(epoch))
+        let part = self.store.part(&mut self.keys);
+        self.store.step(epoch, &mut [part])
     }
 
     pub(super) fn abort_snapshot(&mut self) {
-        self.keys.abort_snapshot();
+        let part = self.store.part(&mut self.keys);
+        self.store.abort(&mut [part]);
     }
 
     pub(super) fn side_control(&mut self, control: Control) -> Result<()> {

@@ -7,38 +7,43 @@
 //!   L2  A window is removed when time reaches `closes + lateness`: those in the lists are not
 //!       late.
 //!   L3  The sessions of a key neither overlap nor touch.
-//!   L4  Timers are not in snapshots: they follow from the windows.
+//!   L4  Timers are not in snapshots of entries: they follow from the windows. In RocksDB they are,
+//!       and its files have both as they were at one moment.
 
 mod cell;
 mod fire;
+mod restore;
 
 use super::frontier::Frontier;
 use super::function::WindowFunction;
 use super::late::LateOutput;
 use super::spec::{Assigner, Domain, Spec, Window};
-use super::store::{SNAPSHOT_ENTRIES, Store, check_timestamp};
+use super::store::{Store, WINDOWS, check_timestamp};
 use crate::blame::Blame;
 use crate::operator::Flow;
+use crate::process::part::PartRef;
 use crate::stage::{Control, Stage};
-use cell::{Cell, NEVER, Rules};
+pub(super) use cell::Cell;
+use cell::{NEVER, Rules};
 use std::marker::PhantomData;
 use std::ops::Range;
 use tidemill_base::{Batch, Key, Record, Result, Timestamp, WATERMARK_MAX};
-use tidemill_keyed::{CurrentKey, Cursor, HeapTable, Timers};
+use tidemill_keyed::{CurrentKey, Table, TimerQueue};
 
-/// Entries looked at in one go while restoring.
-const RESTORE_ENTRIES: usize = 1024;
+/// Names of the timers in a database.
+const TIMERS: &str = "timers of windows";
+const WALL_TIMERS: &str = "timers by the clock";
 
 /// The operator.
 pub(super) struct Listed<K: Key, T: Record, F, A: WindowFunction<K, T>> {
     rules: Rules,
     selector: F,
     function: A,
-    keys: HeapTable<K, Vec<Cell<A::Acc>>>,
+    keys: Table<K, Vec<Cell<A::Acc>>>,
     /// In the windows' time.
-    timers: Timers<K>,
+    timers: TimerQueue<K>,
     /// Early firings of event-time windows by the clock.
-    wall_timers: Timers<K>,
+    wall_timers: TimerQueue<K>,
     frontier: Frontier,
     /// The firing under way.
     firing: Option<fire::Firing>,
@@ -61,42 +66,34 @@ where
         selector: F,
         function: A,
         late: LateOutput<T>,
-        store: Store,
+        mut store: Store,
     ) -> Result<Self> {
-        let mut keys = HeapTable::new();
-        store.restore::<K, Vec<Cell<A::Acc>>>(spec, |b| keys.restore_batch(b, store.owns()))?;
-        let mut listed = Listed {
-            rules: Rules::new(spec),
+        let rules = Rules::new(spec);
+        let mut keys = store.backend().table(WINDOWS)?;
+        let mut timers = store.backend().timers(TIMERS)?;
+        let mut wall_timers = store.backend().timers(WALL_TIMERS)?;
+        let mut restoring = restore::Restoring {
+            rules: &rules,
+            keys: &mut keys,
+            timers: &mut timers,
+            wall_timers: &mut wall_timers,
+        };
+        let part = store.part(&mut restoring);
+        store.restore(&mut [part])?;
+        Ok(Listed {
+            rules,
             selector,
             function,
             keys,
-            timers: Timers::new(),
-            wall_timers: Timers::new(),
+            timers,
+            wall_timers,
             frontier: store.frontier()?,
             firing: None,
             current: CurrentKey::new(),
             late,
             store,
             types: PhantomData,
-        };
-        listed.restore_timers();
-        Ok(listed)
-    }
-
-    /// Makes the timers that the restored windows need (L1, L4).
-    fn restore_timers(&mut self) {
-        let Listed { rules, keys, timers, wall_timers, .. } = self;
-        let mut cursor = Cursor::default();
-        while !keys.scan(&mut cursor, RESTORE_ENTRIES, |key, cells| {
-            let hash = K::hash(K::shorten(key));
-            for cell in cells {
-                cell.timer = rules.due(cell);
-                timers.register(cell.timer, hash, K::shorten(key));
-                if cell.early_wall != NEVER {
-                    wall_timers.register(cell.early_wall, hash, K::shorten(key));
-                }
-            }
-        }) {}
+        })
     }
 
     pub(super) fn records<S: Stage<A::Out>>(
@@ -106,6 +103,16 @@ where
         out: &mut S,
     ) -> Result<usize> {
         let end = range.end;
+        if self.keys.is_on_disk() {
+            for i in range.clone() {
+                let (view, _, hash) = batch.get::<T>(i);
+                let view = T::shorten(view);
+                let blame = Blame::new(0, view);
+                self.keys.want(hash, (self.selector)(&view))?;
+                blame.clear();
+            }
+            self.keys.fetch()?;
+        }
         for i in range.clone() {
             self.keys.prefetch_index(batch.hash(i));
         }
@@ -219,16 +226,18 @@ where
     }
 
     pub(super) fn snapshot(&mut self, epoch: u64) -> Result<()> {
-        self.keys.begin_snapshot(epoch, 0);
-        self.store.write_frontier(epoch, &self.frontier)
+        let mut parts = parts(&self.store, &mut self.keys, &mut self.timers, &mut self.wall_timers);
+        self.store.begin(epoch, Some(&self.frontier), &mut parts)
     }
 
     pub(super) fn snapshot_step(&mut self, epoch: u64) -> Result<bool> {
-        self.keys.snapshot_step(SNAPSHOT_ENTRIES, &mut self.store.sink(epoch))
+        let mut parts = parts(&self.store, &mut self.keys, &mut self.timers, &mut self.wall_timers);
+        self.store.step(epoch, &mut parts)
     }
 
     pub(super) fn abort_snapshot(&mut self) {
-        self.keys.abort_snapshot();
+        let mut parts = parts(&self.store, &mut self.keys, &mut self.timers, &mut self.wall_timers);
+        self.store.abort(&mut parts);
     }
 
     pub(super) fn side_control(&mut self, control: Control) -> Result<()> {
@@ -240,6 +249,21 @@ where
     }
 }
 
+/// What snapshots have (L4).
+fn parts<'a, K: Key, V: Record>(
+    store: &Store,
+    keys: &'a mut Table<K, V>,
+    timers: &'a mut TimerQueue<K>,
+    wall_timers: &'a mut TimerQueue<K>,
+) -> [PartRef<'a>; 3] {
+    let derived = |part| PartRef { derived: true, ..part };
+    [
+        store.part(keys),
+        derived(PartRef::timers(0, TIMERS, timers)),
+        derived(PartRef::timers(1, WALL_TIMERS, wall_timers)),
+    ]
+}
+
 fn find<A>(cells: &[Cell<A>], window: Window) -> Option<usize> {
     cells.iter().position(|c| c.window() == window)
 }
@@ -248,8 +272,8 @@ fn find<A>(cells: &[Cell<A>], window: Window) -> Option<usize> {
 struct Add<'a, K: Key, A> {
     rules: &'a Rules,
     function: &'a mut A,
-    timers: &'a mut Timers<K>,
-    wall_timers: &'a mut Timers<K>,
+    timers: &'a mut TimerQueue<K>,
+    wall_timers: &'a mut TimerQueue<K>,
     wall: Timestamp,
     now: Timestamp,
     at: Timestamp,

@@ -1,8 +1,11 @@
 //! Tumbling and sliding windows that fire at their end, stored by slice: a record updates the one
 //! slice it is in, a firing merges the slices of the window. There is no timer.
 //!
+//! On the heap a slice is a table. In RocksDB it is a range of rows: a run of records has what it
+//! needs of them read at once, and a firing walks them in order (`fire/disk.rs`).
+//!
 //! Invariants
-//!   W1  A slice's table is there only while a window that holds the slice may still fire:
+//!   W1  A slice is there only while a window that holds the slice may still fire:
 //!       `last_end(slice) + lateness > now`.
 //!   W2  Windows with `end <= now` have fired for every key, those of a key up to its floor.
 //!   W3  No record is taken and no snapshot begins while a firing is under way (task law T2).
@@ -13,7 +16,7 @@ use super::frontier::Frontier;
 use super::function::WindowFunction;
 use super::late::LateOutput;
 use super::spec::{Aligned, Domain, Spec, TIMESTAMP_MAX, Window, floor};
-use super::store::{SNAPSHOT_ENTRIES, Store, check_timestamp};
+use super::store::{Store, WINDOWS, check_timestamp};
 use crate::blame::Blame;
 use crate::operator::Flow;
 use crate::stage::{Control, Stage};
@@ -21,7 +24,7 @@ use fire::Firing;
 use std::marker::PhantomData;
 use std::ops::Range;
 use tidemill_base::{Batch, Key, Record, Result, Timestamp, WATERMARK_MAX};
-use tidemill_keyed::{Found, HeapTable, SliceTables};
+use tidemill_keyed::{Found, HeapTable, Slices};
 
 /// What happens to records of a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +56,7 @@ pub(super) struct Sliced<K: Key, T: Record, F, A: WindowFunction<K, T>> {
     lateness: i64,
     selector: F,
     function: A,
-    slices: SliceTables<K, A::Acc>,
+    slices: Slices<K, A::Acc>,
     /// Where a firing merges slices; empty otherwise.
     scratch: HeapTable<K, A::Acc>,
     frontier: Frontier,
@@ -80,15 +83,11 @@ where
         selector: F,
         function: A,
         late: LateOutput<T>,
-        store: Store,
+        mut store: Store,
     ) -> Result<Self> {
-        let mut slices = SliceTables::new();
-        store.restore::<K, A::Acc>(spec, |batch| {
-            if batch.is_empty() {
-                return Ok(());
-            }
-            slices.restore_batch(batch.timestamp(0), batch, store.owns())
-        })?;
+        let mut slices = store.backend().slices::<K, A::Acc>(WINDOWS)?;
+        let part = store.part(&mut slices);
+        store.restore(&mut [part])?;
         Ok(Sliced {
             aligned,
             domain: spec.domain,
@@ -113,7 +112,10 @@ where
         range: Range<usize>,
         out: &mut S,
     ) -> Result<usize> {
-        self.slices.step();
+        self.slices.step()?;
+        if self.slices.is_on_disk() {
+            self.read_ahead(batch, range.clone())?;
+        }
         let end = range.end;
         if self.domain == Domain::ProcessingTime {
             self.records_by_clock(batch, range)?;
@@ -139,7 +141,7 @@ where
                     self.add_run(batch, at..range.end, known.slice)
                 }
                 fate => {
-                    self.add_one(batch, at, known.slice, fate, out);
+                    self.add_one(batch, at, known.slice, fate, out)?;
                     if !out.room() {
                         return Ok(at + 1);
                     }
@@ -166,7 +168,10 @@ where
     fn add_all(&mut self, batch: &Batch, range: Range<usize>, slice: i64) {
         let (selector, function) = (&mut self.selector, &mut self.function);
         let hash = |i| batch.hash(i);
-        self.slices.table_mut(slice).each(range, hash, |i, aim| {
+        let Some(tables) = self.slices.heap_mut() else {
+            return self.add_all_on_disk(batch, range, slice);
+        };
+        tables.table_mut(slice).each(range, hash, |i, aim| {
             let (view, ..) = batch.get::<T>(i);
             let blame = Blame::new(0, view);
             let view = T::shorten(view);
@@ -182,6 +187,47 @@ where
         });
     }
 
+    /// Like `add_all`, for slices whose entries may have to be read.
+    #[inline(never)]
+    fn add_all_on_disk(&mut self, batch: &Batch, range: Range<usize>, slice: i64) {
+        let Sliced { selector, function, slices, .. } = self;
+        for i in range {
+            let (view, _, hash) = batch.get::<T>(i);
+            let blame = Blame::new(0, view);
+            let view = T::shorten(view);
+            let key = selector(&view);
+            let mut fresh = false;
+            let acc = slices.upsert(slice, hash, K::shorten(key), || {
+                fresh = true;
+                function.first(T::shorten(view))
+            });
+            if !fresh {
+                function.add(acc, T::shorten(view));
+            }
+            blame.clear();
+        }
+    }
+
+    /// Reads at once what a run of records needs.
+    fn read_ahead(&mut self, batch: &Batch, range: Range<usize>) -> Result<()> {
+        let clock = (self.domain == Domain::ProcessingTime)
+            .then(|| self.store.wall_ms().max(self.frontier.now()));
+        let mut slice = UNKNOWN.slice;
+        for i in range {
+            let (view, timestamp, hash) = batch.get::<T>(i);
+            let timestamp = clock.unwrap_or(timestamp);
+            if !contains(slice, timestamp) {
+                check_timestamp(timestamp)?;
+                slice = self.aligned.slice(timestamp);
+            }
+            let blame = Blame::new(0, view);
+            let view = T::shorten(view);
+            self.slices.want(slice.start, hash, (self.selector)(&view))?;
+            blame.clear();
+        }
+        self.slices.fetch()
+    }
+
     /// Adds a record that needs a closer look.
     #[inline(never)]
     fn add_one<S: Stage<A::Out>>(
@@ -191,7 +237,7 @@ where
         slice: Window,
         fate: Fate,
         out: &mut S,
-    ) {
+    ) -> Result<()> {
         match fate {
             Fate::Nowhere => {}
             Fate::Late => {
@@ -201,9 +247,10 @@ where
             Fate::OnTime => self.add_all(batch, at..at + 1, slice.start),
             Fate::Refire => {
                 self.add_all(batch, at..at + 1, slice.start);
-                self.refire(batch, at, slice, out);
+                self.refire(batch, at, slice, out)?;
             }
         }
+        Ok(())
     }
 
     fn records_by_clock(&mut self, batch: &Batch, range: Range<usize>) -> Result<()> {
@@ -267,16 +314,19 @@ where
     }
 
     pub(super) fn snapshot(&mut self, epoch: u64) -> Result<()> {
-        self.slices.begin_snapshot(epoch);
-        self.store.write_frontier(epoch, &self.frontier)
+        let part = self.store.part(&mut self.slices);
+        self.store.begin(epoch, Some(&self.frontier), &mut [part])
     }
 
     pub(super) fn snapshot_step(&mut self, epoch: u64) -> Result<bool> {
-        self.slices.snapshot_step(SNAPSHOT_ENTRIES, &mut self.store.sink(epoch))
+        self.slices.step()?;
+        let part = self.store.part(&mut self.slices);
+        self.store.step(epoch, &mut [part])
     }
 
     pub(super) fn abort_snapshot(&mut self) {
-        self.slices.abort_snapshot();
+        let part = self.store.part(&mut self.slices);
+        self.store.abort(&mut [part]);
     }
 
     pub(super) fn side_control(&mut self, control: Control) -> Result<()> {

@@ -3,61 +3,88 @@
 use super::spec::{Spec, TIMESTAMP_MAX};
 use super::{frontier, frontier::Frontier};
 use crate::context::{Context, SectionId, SectionKind};
-use crate::keyed_snapshot::EntrySink;
+use crate::process::part::{Part, PartRef, Snapshots};
 use tidemill_base::record::shape_of;
-use tidemill_base::{Batch, Error, Key, Record, Result, Timestamp};
+use tidemill_base::{Error, Key, Record, Result, Timestamp};
+use tidemill_keyed::Backend;
 
-/// Entries written in one step of a snapshot.
-pub(super) const SNAPSHOT_ENTRIES: usize = if cfg!(feature = "check") { 20 } else { 2048 };
+/// Name of the windows' state in checkpoints' messages, and in a database.
+pub(super) const WINDOWS: &str = "windows";
 
-/// Names the sections, and carries entries to the outbox.
+/// Names and takes the snapshots of a window operator's state.
 pub(super) struct Store {
     pub(super) context: Context,
     operator: u64,
+    backend: Backend,
+    snapshots: Option<Snapshots>,
+    shape: String,
 }
 
 impl Store {
-    pub(super) fn new(context: &Context, operator: u64) -> Self {
-        Store { context: context.clone(), operator }
-    }
-
-    fn section(&self, kind: SectionKind) -> SectionId {
-        SectionId { operator: self.operator, kind, state: 0 }
-    }
-
-    /// Declares the state by key and gives its restored batches to `take`.
-    pub(super) fn restore<K: Key, V: Record>(
-        &self,
+    /// For windows `spec`, whose state by key has this shape.
+    pub(super) fn open<K: Key, V: Record>(
+        context: &Context,
+        operator: u64,
         spec: &Spec,
-        mut take: impl FnMut(&Batch) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Self> {
         let shape = format!("{}: {}", spec.text(), shape_of::<(K, V)>());
-        let section = self.section(SectionKind::KeyedState);
-        self.context.declare_keyed(section, "windows", shape).try_for_each(|batch| take(&batch?))
+        let backend = context.backend(operator)?;
+        Ok(Store { context: context.clone(), operator, backend, snapshots: None, shape })
+    }
+
+    /// Where the state by key is.
+    pub(super) fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    /// The state by key as a part.
+    pub(super) fn part<'a>(&self, part: &'a mut dyn Part) -> PartRef<'a> {
+        let shape = Some(self.shape.clone());
+        PartRef { shape, ..PartRef::keyed(0, WINDOWS, part) }
+    }
+
+    /// Declares and restores the state by key.
+    pub(super) fn restore(&mut self, parts: &mut [PartRef<'_>]) -> Result<()> {
+        self.snapshots = Some(Snapshots::open_parts(&self.context, self.operator, parts)?);
+        Ok(())
     }
 
     /// Declares the frontier and restores it.
     pub(super) fn frontier(&self) -> Result<Frontier> {
-        let section = self.section(SectionKind::OperatorState);
-        let entries = self.context.declare(section, "fired up to", frontier::shape());
+        let entries = self.context.declare(self.section(), "fired up to", frontier::shape());
         Frontier::restore(&self.context.info, entries)
     }
 
-    /// Whether a key is this subtask's.
-    pub(super) fn owns(&self) -> impl Fn(u64) -> bool + '_ {
-        |hash| self.context.info.owns(hash)
+    fn section(&self) -> SectionId {
+        SectionId { operator: self.operator, kind: SectionKind::OperatorState, state: 0 }
     }
 
-    /// Writes the frontier.
-    pub(super) fn write_frontier(&self, epoch: u64, frontier: &Frontier) -> Result<()> {
-        let section = self.section(SectionKind::OperatorState);
-        self.context.entry(epoch, section, frontier.entry()?, 1);
+    /// Begins a snapshot.
+    pub(super) fn begin(
+        &mut self,
+        epoch: u64,
+        frontier: Option<&Frontier>,
+        parts: &mut [PartRef<'_>],
+    ) -> Result<()> {
+        if let Some(frontier) = frontier {
+            self.context.entry(epoch, self.section(), frontier.entry()?, 1);
+        }
+        if let Some(snapshots) = &mut self.snapshots {
+            snapshots.begin_parts(epoch, parts);
+        }
         Ok(())
     }
 
-    /// Takes batches of state by key.
-    pub(super) fn sink(&self, epoch: u64) -> EntrySink<'_> {
-        EntrySink::new(&self.context, epoch, self.section(SectionKind::KeyedState))
+    /// A bounded step of the snapshot; true when it is complete.
+    pub(super) fn step(&mut self, epoch: u64, parts: &mut [PartRef<'_>]) -> Result<bool> {
+        self.snapshots.as_mut().map_or(Ok(true), |s| s.step(epoch, parts))
+    }
+
+    /// Forgets the snapshot.
+    pub(super) fn abort(&mut self, parts: &mut [PartRef<'_>]) {
+        if let Some(snapshots) = &mut self.snapshots {
+            snapshots.abort(parts);
+        }
     }
 
     /// The machine's clock, as of this step.

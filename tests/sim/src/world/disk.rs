@@ -39,10 +39,13 @@ impl Disk {
         if self.state == State::Heap {
             return StateBackend::Heap;
         }
+        // Ample memory for those with files; a few entries of each table for the others, so that what
+        // is read and written depends on the database.
+        let memory_bytes = if self.state == State::Files { 32 << 20 } else { 0 };
         StateBackend::RocksDb(RocksDb {
             dir: self.dir.path().to_owned(),
             // Nothing in the background: the same calls make the same files.
-            slot: RocksOptions { memory_bytes: 32 << 20, background_jobs: 1, concurrent: false },
+            slot: RocksOptions { memory_bytes, background_jobs: 1, concurrent: false },
             incremental: self.state == State::Files,
         })
     }

@@ -13,6 +13,9 @@ const TIMERS_LOOK: usize = 64;
 /// Timers in one step of the task.
 const TIMERS_STEP: usize = 1024;
 
+/// The same where each may have to be read.
+const TIMERS_STEP_ON_DISK: usize = 128;
+
 /// Which timers are due.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Firing {
@@ -60,10 +63,14 @@ where
     /// Goes on with a firing.
     pub(in super::super) fn resume<S: Stage<A::Out>>(&mut self, out: &mut S) -> Result<Flow> {
         let Some(firing) = self.firing else { return Ok(Flow::Done) };
-        for step in 1..=TIMERS_STEP {
+        let on_disk = self.keys.is_on_disk();
+        for step in 1..=if on_disk { TIMERS_STEP_ON_DISK } else { TIMERS_STEP } {
+            if on_disk && step % TIMERS_LOOK == 1 {
+                self.read_ahead(firing)?;
+            }
             let worked = match firing {
-                Firing::Time(target) => self.fire_next(target, out),
-                Firing::Wall(wall) => self.fire_next_early(wall, out),
+                Firing::Time(target) => self.fire_next(target, out)?,
+                Firing::Wall(wall) => self.fire_next_early(wall, out)?,
             };
             if !worked {
                 if let Firing::Time(target) = firing {
@@ -79,14 +86,26 @@ where
         Ok(Flow::More)
     }
 
+    /// Reads the windows of the keys whose timers are next.
+    fn read_ahead(&mut self, firing: Firing) -> Result<()> {
+        let (timers, until) = match firing {
+            Firing::Time(target) => (&mut self.timers, target),
+            Firing::Wall(wall) => (&mut self.wall_timers, wall),
+        };
+        let keys = &mut self.keys;
+        timers.look_ahead(until, TIMERS_LOOK, |hash, key| keys.want(hash, key))?;
+        keys.fetch()
+    }
+
     /// Handles the next timer of the windows' time; false if none is due.
-    fn fire_next<S: Stage<A::Out>>(&mut self, target: Timestamp, out: &mut S) -> bool {
+    fn fire_next<S: Stage<A::Out>>(&mut self, target: Timestamp, out: &mut S) -> Result<bool> {
         let current = &self.current;
         let Some(time) = self.timers.pop_due(target, |time, hash, key| {
             current.set(hash, key);
             time
-        }) else {
-            return false;
+        })?
+        else {
+            return Ok(false);
         };
         let Listed { rules, function, keys, timers, frontier, .. } = self;
         let empty = current.with(|hash, key| {
@@ -120,17 +139,18 @@ where
         if empty {
             current.with(|hash, key| keys.remove(hash, key));
         }
-        true
+        Ok(true)
     }
 
     /// Handles the next timer of the clock for event-time windows; false if none is due.
-    fn fire_next_early<S: Stage<A::Out>>(&mut self, wall: Timestamp, out: &mut S) -> bool {
+    fn fire_next_early<S: Stage<A::Out>>(&mut self, wall: Timestamp, out: &mut S) -> Result<bool> {
         let current = &self.current;
         let Some(time) = self.wall_timers.pop_due(wall, |time, hash, key| {
             current.set(hash, key);
             time
-        }) else {
-            return false;
+        })?
+        else {
+            return Ok(false);
         };
         let Listed { rules, function, keys, frontier, .. } = self;
         let empty = current.with(|hash, key| {
@@ -147,7 +167,7 @@ where
         if empty {
             current.with(|hash, key| keys.remove(hash, key));
         }
-        true
+        Ok(true)
     }
 }
 

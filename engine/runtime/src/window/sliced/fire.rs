@@ -4,7 +4,10 @@
 //!            +-- one slice, its last window --> Drain --+
 //!   Seek ----+-- one slice ------------------> Read ----+--> Seek ... --> none is due: done
 //!            +-- several --> Merge --> Emit ------------+
+//!            +-- in RocksDB: Walk, or Gather --> Part (disk.rs)
 //! ```
+
+mod disk;
 
 use super::super::function::{WindowFunction, copy};
 use super::super::spec::{TIMESTAMP_MAX, Window};
@@ -39,6 +42,7 @@ enum Phase {
     Read { window: Window, slice: i64, cursor: Cursor },
     Merge { window: Window, slice: i64, cursor: Cursor },
     Emit { window: Window, cursor: Cursor },
+    Disk { window: Window, at: disk::At },
 }
 
 impl<K, T, F, A> Sliced<K, T, F, A>
@@ -74,7 +78,7 @@ where
         loop {
             // The first slice that no window up to `next` is known to hold, or any.
             let from = next.map_or(i64::MIN, |end: i64| end - self.aligned.size);
-            let (start, _) = self.slices.range(from, i64::MAX).next()?;
+            let start = self.slices.next_from(from)?;
             let slice = self.aligned.slice(start);
             let first = self.aligned.end_from(slice.end.max(fired.saturating_add(1)));
             match next {
@@ -85,7 +89,7 @@ where
     }
 
     fn run<S: Stage<A::Out>>(&mut self, out: &mut S) -> Result<Flow> {
-        let mut budget = STEP_ENTRIES;
+        let mut budget = if self.slices.is_on_disk() { disk::STEP_ENTRIES } else { STEP_ENTRIES };
         while let Some(mut firing) = self.firing.take() {
             firing.phase = match firing.phase {
                 Phase::Seek => match self.next_end(firing.fired) {
@@ -101,7 +105,7 @@ where
                         self.firing = Some(firing);
                         return Ok(Flow::More);
                     }
-                    let next = self.work(phase, &mut firing.fired, &mut budget, out);
+                    let next = self.work(phase, &mut firing.fired, &mut budget, out)?;
                     self.pace = if out.room() { EMIT_ENTRIES.min(2 * self.pace) } else { 1 };
                     next
                 }
@@ -115,10 +119,12 @@ where
     fn begin(&mut self, end: Timestamp) -> Phase {
         let window = Window { start: end - self.aligned.size, end };
         let cursor = Cursor::default();
-        let mut slices = self.slices.range(window.start, window.end).map(|(slice, _)| slice);
-        let (first, second) = (slices.next(), slices.next());
+        let first = self.slices.next_in(window.start, window.end);
         let Some(slice) = first else { return Phase::Emit { window, cursor } };
-        if second.is_some() {
+        let second = self.slices.next_in(slice + 1, window.end);
+        if self.slices.is_on_disk() {
+            Phase::Disk { window, at: self.begin_on_disk(slice, second.is_some()) }
+        } else if second.is_some() {
             Phase::Merge { window, slice, cursor }
         } else if self.lateness == 0 && self.aligned.last_end(slice) <= end {
             Phase::Drain { window, slice, cursor }
@@ -134,40 +140,47 @@ where
         fired: &mut Timestamp,
         budget: &mut usize,
         out: &mut S,
-    ) -> Phase {
+    ) -> Result<Phase> {
+        if let Phase::Disk { window, at } = phase {
+            *budget = budget.saturating_sub(at.entries(self.pace));
+            return Ok(match self.work_on_disk(window, at, out)? {
+                Some(at) => Phase::Disk { window, at },
+                None => self.finish(window, fired),
+            });
+        }
         let entries = if matches!(phase, Phase::Merge { .. }) { MERGE_ENTRIES } else { self.pace };
         *budget = budget.saturating_sub(entries);
-        match phase {
-            Phase::Seek => Phase::Seek,
+        Ok(match phase {
+            Phase::Seek | Phase::Disk { .. } => phase,
             Phase::Drain { window, slice, mut cursor } => {
                 if !self.drain_slice(window, slice, &mut cursor, out) {
-                    return Phase::Drain { window, slice, cursor };
+                    return Ok(Phase::Drain { window, slice, cursor });
                 }
                 self.finish(window, fired)
             }
             Phase::Read { window, slice, mut cursor } => {
                 if !self.read_slice(window, slice, &mut cursor, out) {
-                    return Phase::Read { window, slice, cursor };
+                    return Ok(Phase::Read { window, slice, cursor });
                 }
                 self.finish(window, fired)
             }
             Phase::Merge { window, slice, mut cursor } => {
                 if !self.merge_slice(slice, &mut cursor) {
-                    return Phase::Merge { window, slice, cursor };
+                    return Ok(Phase::Merge { window, slice, cursor });
                 }
                 let cursor = Cursor::default();
-                match self.slices.range(slice + 1, window.end).next() {
-                    Some((slice, _)) => Phase::Merge { window, slice, cursor },
+                match self.slices.next_in(slice + 1, window.end) {
+                    Some(slice) => Phase::Merge { window, slice, cursor },
                     None => Phase::Emit { window, cursor },
                 }
             }
             Phase::Emit { window, mut cursor } => {
                 if !self.emit_scratch(window, &mut cursor, out) {
-                    return Phase::Emit { window, cursor };
+                    return Ok(Phase::Emit { window, cursor });
                 }
                 self.finish(window, fired)
             }
-        }
+        })
     }
 
     fn drain_slice<S: Stage<A::Out>>(
@@ -177,7 +190,9 @@ where
         cursor: &mut Cursor,
         out: &mut S,
     ) -> bool {
-        let Some(table) = self.slices.get_mut(slice) else { return true };
+        let Some(table) = self.slices.heap_mut().and_then(|s| s.get_mut(slice)) else {
+            return true;
+        };
         let (function, frontier) = (&mut self.function, &self.frontier);
         table.drain_scan(cursor, self.pace, |key, acc| {
             if !frontier.is_split() || frontier.of(K::hash(K::shorten(key))) < window.end {
@@ -194,7 +209,9 @@ where
         cursor: &mut Cursor,
         out: &mut S,
     ) -> bool {
-        let Some(table) = self.slices.get(slice) else { return true };
+        let Some(table) = self.slices.heap_mut().and_then(|s| s.get_mut(slice)) else {
+            return true;
+        };
         let (function, frontier) = (&mut self.function, &self.frontier);
         table.scan_ref(cursor, self.pace, |hash, key, acc| {
             if frontier.of(hash) < window.end {
@@ -205,7 +222,9 @@ where
     }
 
     fn merge_slice(&mut self, slice: i64, cursor: &mut Cursor) -> bool {
-        let Some(table) = self.slices.get(slice) else { return true };
+        let Some(table) = self.slices.heap_mut().and_then(|s| s.get_mut(slice)) else {
+            return true;
+        };
         let (function, scratch) = (&mut self.function, &mut self.scratch);
         table.scan_ref(cursor, MERGE_ENTRIES, |hash, key, acc| {
             match scratch.get_mut(hash, K::shorten(key)) {
@@ -265,7 +284,7 @@ where
         at: usize,
         slice: Window,
         out: &mut S,
-    ) {
+    ) -> Result<()> {
         let (view, _, hash) = batch.get::<T>(at);
         let view = T::shorten(view);
         let key = (self.selector)(&view);
@@ -278,8 +297,16 @@ where
                 continue;
             }
             let mut merged: Option<A::Acc> = None;
-            for (_, table) in self.slices.range(window.start, window.end) {
-                let Some(acc) = table.get(hash, K::shorten(key)) else { continue };
+            let mut next = window.start;
+            while let Some(slice) = self.slices.next_in(next, window.end) {
+                self.slices.want(slice, hash, K::shorten(key))?;
+                next = slice + 1;
+            }
+            self.slices.fetch()?;
+            let mut next = window.start;
+            while let Some(slice) = self.slices.next_in(next, window.end) {
+                next = slice + 1;
+                let Some(acc) = self.slices.get(slice, hash, K::shorten(key)) else { continue };
                 match &mut merged {
                     Some(into) => self.function.merge(into, acc),
                     None => merged = Some(copy(acc)),
@@ -290,5 +317,6 @@ where
                 self.function.emit(K::shorten(key), window, &acc, timestamp, out);
             }
         }
+        Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! Drives the subtasks of a window operator without tasks, channels or threads.
 
-use crate::context::{Context, Restored, SectionId, TaskEvent, owner};
+use crate::context::{Context, Restored, SectionId, SharedFiles, TaskEvent, owner};
 use crate::operator::{Flow, Operator as _};
+use crate::process::testing::{Disk, Shelf};
 use crate::stage::{Control, Stage};
 use crate::window::{Spec, Window, WindowFunction, WindowOperator};
 use std::cell::{Cell, RefCell};
@@ -90,6 +91,8 @@ pub(super) struct Driver {
     /// The epoch of the running snapshot, and which subtasks have completed it.
     snapshot: Option<(u64, Vec<bool>)>,
     entries: BTreeMap<SectionId, Vec<(u32, Vec<u8>)>>,
+    shelf: Arc<Shelf>,
+    _disk: Disk,
 }
 
 pub(super) fn name(key: u8) -> String {
@@ -104,6 +107,7 @@ impl Driver {
         clock: &ManualClock,
         restored: Option<Restored>,
         side_output: bool,
+        disk: Disk,
     ) -> Self {
         let restored = restored.map(Arc::new);
         let (outputs, late) = (Rc::default(), Rc::default());
@@ -112,6 +116,7 @@ impl Driver {
             context.info.subtask = subtask;
             context.info.parallelism = parallelism;
             context.restored.clone_from(&restored);
+            context.place = disk.place().clone();
             context.time.refresh(clock);
             let side: Vec<crate::stage::Collector<Input>> =
                 if side_output { vec![Box::new(Collect::new(&late))] } else { Vec::new() };
@@ -121,7 +126,8 @@ impl Driver {
         });
         let subtasks = subtasks.collect();
         let (clock, entries) = (clock.clone(), BTreeMap::new());
-        Driver { subtasks, clock, outputs, late, snapshot: None, entries }
+        let (snapshot, shelf) = (None, Arc::default());
+        Driver { subtasks, clock, outputs, late, snapshot, entries, shelf, _disk: disk }
     }
 
     pub(super) fn parallelism(&self) -> u32 {
@@ -226,18 +232,24 @@ impl Driver {
     pub(super) fn snapshot_rest(&mut self) -> Restored {
         while self.snapshot.as_ref().unwrap().1.contains(&false) {
             self.snapshot_step();
+            // Links and checksums of files are made by another thread.
+            std::thread::yield_now();
         }
         let (epoch, _) = self.snapshot.take().unwrap();
         let (states, sections) = (BTreeMap::new(), std::mem::take(&mut self.entries));
-        Restored { epoch, states, sections, ..Restored::default() }
+        let files = Some(self.shelf.clone() as Arc<dyn SharedFiles>);
+        Restored { epoch, states, sections, files, ..Restored::default() }
     }
 
     fn collect(&mut self, i: usize) {
         while let Some(event) = self.subtasks[i].context.outbox.pop() {
-            let TaskEvent::Entry { section, payload, .. } = event else {
-                panic!("unexpected {event:?}")
-            };
-            self.entries.entry(section).or_default().push((i as u32, payload));
+            match event {
+                TaskEvent::Entry { section, payload, .. } => {
+                    self.entries.entry(section).or_default().push((i as u32, payload));
+                }
+                TaskEvent::File { source, .. } => self.shelf.take(&source),
+                event => panic!("unexpected {event:?}"),
+            }
         }
     }
 

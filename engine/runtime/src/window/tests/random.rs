@@ -3,6 +3,7 @@
 use super::driver::{Driver, name};
 use super::oracle::Oracle;
 use crate::context::Restored;
+use crate::process::testing::Disk;
 use crate::window::{Aligned, Assigner, Domain, Spec, Trigger};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -104,10 +105,10 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(spec: Spec, side_output: bool) -> Self {
+    fn new(spec: Spec, side_output: bool, disk: Disk) -> Self {
         let clock = ManualClock::new();
         Pair {
-            driver: Driver::new(&spec, 1, &clock, None, side_output),
+            driver: Driver::new(&spec, 1, &clock, None, side_output, disk),
             oracle: Oracle::new(spec, (0..KEYS).map(name)),
             clock,
             watermark: 0,
@@ -178,12 +179,22 @@ impl Pair {
 }
 
 fn check(spec: Spec, rounds: &[Round], side_output: bool) -> Result<(), TestCaseError> {
+    check_on(spec, rounds, side_output, |_| Disk::default())
+}
+
+/// `disk` says where the state of a round is.
+fn check_on(
+    spec: Spec,
+    rounds: &[Round],
+    side_output: bool,
+    disk: impl Fn(usize) -> Disk,
+) -> Result<(), TestCaseError> {
     if spec.validate().is_err() {
         return Err(TestCaseError::reject("windows that are refused"));
     }
-    let mut pair = Pair::new(spec, side_output);
+    let mut pair = Pair::new(spec, side_output, disk(0));
     let mut next_epoch = 1;
-    for round in rounds {
+    for (number, round) in rounds.iter().enumerate() {
         for event in &round.before {
             pair.run(&spec, event, &mut None);
         }
@@ -205,7 +216,8 @@ fn check(spec: Spec, rounds: &[Round], side_output: bool) -> Result<(), TestCase
         (pair.oracle, pair.watermark) = saved.unwrap();
         pair.oracle.pass_silently(pair.wall as i64);
         let (clock, parallelism) = (pair.clock.clone(), round.parallelism);
-        pair.driver = Driver::new(&spec, parallelism, &clock, Some(restored), side_output);
+        let disk = disk(number + 1);
+        pair.driver = Driver::new(&spec, parallelism, &clock, Some(restored), side_output, disk);
         pair.dropped = 0;
         // The clock has gone on: what is due fires at the first tick.
         pair.run(&spec, &Event::Pass(0), &mut None);
@@ -287,5 +299,61 @@ proptest! {
     #[test]
     fn windows_by_count(size in 1..9u64, slide in 1..9u64, rounds in rounds()) {
         check(Spec::new(Assigner::Count { size, slide }), &rounds, false)?;
+    }
+}
+
+/// The same in RocksDB: fewer cases, each opens databases.
+#[cfg(feature = "rocksdb")]
+mod in_rocksdb {
+    use super::*;
+
+    fn config() -> ProptestConfig {
+        ProptestConfig { cases: 40, ..super::config() }
+    }
+
+    /// All sequences of places.
+    fn places(first: usize) -> impl Fn(usize) -> Disk {
+        move |round| Disk::number(first / 3usize.pow(round as u32))
+    }
+
+    proptest! {
+        #![proptest_config(config())]
+
+        #[test]
+        fn windows_by_slice(
+            assigner in aligned(), domain in domain(), lateness in lateness(),
+            rounds in rounds(), side in any::<bool>(), first in 0..81usize,
+        ) {
+            let lateness = if domain == Domain::ProcessingTime { 0 } else { lateness };
+            let spec = Spec { assigner, domain, trigger: Trigger::at_end(), lateness };
+            check_on(spec, &rounds, side, places(first))?;
+        }
+
+        #[test]
+        fn windows_with_triggers(
+            assigner in assigner(), domain in domain(), trigger in trigger(),
+            lateness in lateness(), rounds in rounds(), side in any::<bool>(), first in 0..81usize,
+        ) {
+            let timeless = domain == Domain::ProcessingTime || assigner == Assigner::Global;
+            let lateness = if timeless { 0 } else { lateness };
+            let spec = Spec { assigner, domain, trigger, lateness };
+            check_on(spec, &rounds, side, places(first))?;
+        }
+
+        #[test]
+        fn sessions(
+            gap in 1..25i64, lateness in lateness(), rounds in rounds(), side in any::<bool>(),
+            first in 0..81usize,
+        ) {
+            let spec = Spec { lateness, ..Spec::new(Assigner::Session { gap }) };
+            check_on(spec, &rounds, side, places(first))?;
+        }
+
+        #[test]
+        fn windows_by_count(
+            size in 1..9u64, slide in 1..9u64, rounds in rounds(), first in 0..81usize,
+        ) {
+            check_on(Spec::new(Assigner::Count { size, slide }), &rounds, false, places(first))?;
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Many keys: firings and snapshots take several steps and interleave.
 
 use super::driver::{Driver, Output};
+use crate::process::testing::Disk;
 use crate::window::{Aligned, Assigner, Spec};
 use std::collections::BTreeMap;
 use tidemill_base::clock::ManualClock;
@@ -8,9 +9,13 @@ use tidemill_base::{Timestamp, WATERMARK_MAX};
 
 const KEYS: u64 = 9_000;
 
-fn records(from: u64, to: u64) -> Vec<(String, u64, Timestamp)> {
-    let time = |i: u64| (i * 60 / (4 * KEYS)) as i64;
-    (from..to).map(|i| (format!("key {}", i * 7919 % KEYS), i, time(i))).collect()
+/// Of RocksDB: about a thousand entries of each table.
+const MEMORY: usize = 64 << 10;
+
+/// Four for each key.
+fn records(keys: u64) -> Vec<(String, u64, Timestamp)> {
+    let time = |i: u64| (i * 60 / (4 * keys)) as i64;
+    (0..4 * keys).map(|i| (format!("key {}", i * 7919 % keys), i, time(i))).collect()
 }
 
 fn expected(
@@ -34,12 +39,14 @@ fn expected(
     out
 }
 
-fn snapshots_beside_firings(size: i64, slide: i64) {
+/// `places` are the numbers of those before and after the crash.
+fn snapshots_beside_firings(keys: u64, (size, slide): (i64, i64), places: (usize, usize)) {
     let spec = Spec::new(Assigner::Aligned(Aligned { size, slide, offset: 0 }));
     let clock = ManualClock::new();
-    let mut driver = Driver::new(&spec, 2, &clock, None, false);
-    let all = records(0, 4 * KEYS);
-    let half = 2 * KEYS as usize + 100;
+    let mut driver =
+        Driver::new(&spec, 2, &clock, None, false, Disk::with_memory(places.0, MEMORY));
+    let all = records(keys);
+    let half = 2 * keys as usize + 100;
     let middle = all[half].2;
     driver.records(&all[..half]);
     driver.watermark(middle, u32::MAX);
@@ -56,7 +63,8 @@ fn snapshots_beside_firings(size: i64, slide: i64) {
     uninterrupted.sort();
     assert!(uninterrupted == expected(size, slide, &all), "without a crash");
 
-    let mut driver = Driver::new(&spec, 3, &clock, Some(restored), false);
+    let mut driver =
+        Driver::new(&spec, 3, &clock, Some(restored), false, Disk::with_memory(places.1, MEMORY));
     driver.records(&all[half..]);
     driver.watermark(WATERMARK_MAX, u32::MAX);
     emitted.extend(driver.take_outputs());
@@ -66,10 +74,18 @@ fn snapshots_beside_firings(size: i64, slide: i64) {
 
 #[test]
 fn tumbling_windows_of_many_keys() {
-    snapshots_beside_firings(20, 20);
+    snapshots_beside_firings(KEYS, (20, 20), (0, 0));
 }
 
 #[test]
 fn sliding_windows_of_many_keys() {
-    snapshots_beside_firings(20, 6);
+    snapshots_beside_firings(KEYS, (20, 6), (0, 0));
+}
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn windows_of_more_keys_than_memory_holds() {
+    snapshots_beside_firings(3_000, (20, 20), (1, 2));
+    snapshots_beside_firings(1_000, (20, 6), (2, 1));
+    snapshots_beside_firings(1_000, (20, 6), (2, 0));
 }
