@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use tidemill_plan::PhysicalPlan;
+use tidemill_protocol::StateSettings;
 
 use crate::RestartStrategy;
 
@@ -37,6 +38,9 @@ pub struct JobSettings {
     pub aligned_timeout_ms: Option<u64>,
     /// What happens after a failure.
     pub restart: RestartStrategy,
+    /// Where its keyed state lives.
+    #[serde(default)]
+    pub state: Option<StateSettings>,
 }
 
 impl Submission {

@@ -34,8 +34,12 @@ fn program() -> ExitCode {
 }
 
 fn submission(out: &Path) -> Submission {
+    submission_with(out, &[])
+}
+
+fn submission_with(out: &Path, flags: &[&str]) -> Submission {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.env(JOB, "1").args(["plan", "--format", "submission", "--out"]).arg(out);
+    command.env(JOB, "1").args(["plan", "--format", "submission", "--out"]).arg(out).args(flags);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Submission::from_json(&String::from_utf8(output.stdout).unwrap()).unwrap()
@@ -89,6 +93,41 @@ fn a_worker_is_killed_while_its_attempt_is_deployed() {
     check(&out);
 }
 
+/// The same with state in RocksDB, which the submission asks for: checkpoints are its files, and what
+/// the workers keep on disk goes with them.
+#[cfg(feature = "rocksdb")]
+fn workers_keep_state_in_rocksdb_if_the_job_asks_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let flags = ["--state", "rocksdb", "--state-memory-mib", "4"];
+    let mut manager = Manager::new(submission_with(&out, &flags), dir.path(), &out);
+    manager.run_until(|m| m.completed() >= 3);
+    let tables = |within: &Path| {
+        let mut found = 0;
+        let mut dirs = vec![within.to_owned()];
+        while let Some(dir) = dirs.pop() {
+            // Workers make and remove files meanwhile.
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else if path.extension().is_some_and(|e| e == "sst") {
+                    found += 1;
+                }
+            }
+        }
+        found
+    };
+    assert!(tables(&dir.path().join("chk")) > 0, "checkpoints refer to tables");
+    let worker_dirs = || (0..9).map(|w| dir.path().join(format!("worker-{w}")));
+    assert!(worker_dirs().map(|d| tables(&d)).sum::<usize>() > 0, "workers have tables");
+    manager.kill_worker();
+    manager.run_until(Manager::is_done);
+    assert!(manager.failures.len() == 1, "{:?}", manager.failures);
+    assert_eq!(manager.finished(), "finished");
+    check(&out);
+}
+
 /// What is damaged is found by the subtask that reads it, and passed over.
 fn damaged_state_is_found_by_whoever_reads_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -103,6 +142,14 @@ fn damaged_state_is_found_by_whoever_reads_it() {
     manager.run_until(Manager::is_done);
     assert!(manager.refused().contains("checkpoint"), "{}", manager.refused());
 }
+
+#[cfg(feature = "rocksdb")]
+const IN_ROCKSDB: &[(&str, fn())] = &[(
+    "workers_keep_state_in_rocksdb_if_the_job_asks_for_it",
+    workers_keep_state_in_rocksdb_if_the_job_asks_for_it,
+)];
+#[cfg(not(feature = "rocksdb"))]
+const IN_ROCKSDB: &[(&str, fn())] = &[];
 
 /// The JobManager goes and another comes: the workers attach with what they run, and go on.
 fn workers_outlive_the_job_manager() {
@@ -148,14 +195,14 @@ fn main() -> ExitCode {
         ("workers_outlive_the_job_manager", workers_outlive_the_job_manager),
         ("a_worker_ends_with_its_agent", a_worker_ends_with_its_agent),
     ];
-    println!("\nrunning {} tests", tests.len());
-    for (name, test) in tests {
+    let count = tests.len() + IN_ROCKSDB.len();
+    println!("\nrunning {count} tests");
+    for &(name, test) in tests.iter().chain(IN_ROCKSDB) {
         test();
         println!("test {name} ... ok");
     }
     println!(
-        "\ntest result: ok. {} passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n",
-        tests.len()
+        "\ntest result: ok. {count} passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n"
     );
     ExitCode::SUCCESS
 }

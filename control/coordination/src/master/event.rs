@@ -18,7 +18,7 @@ use crate::{Epoch, EpochKind, Micros, Outcome, SavepointError, SavepointId};
 pub struct MasterSettings {
     /// Where checkpoints go.
     pub store: StoreSettings,
-    /// Where keyed state lives.
+    /// Where keyed state lives, where the job does not say.
     pub state: StateSettings,
     /// Restore although operators with state are gone.
     pub allow_dropped_state: bool,

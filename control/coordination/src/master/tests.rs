@@ -20,6 +20,7 @@ fn submission(parallelism: u32, interval_ms: u64) -> Submission {
             checkpoint_interval_ms: Some(interval_ms),
             aligned_timeout_ms: Some(1_000),
             restart: RestartStrategy::default(),
+            state: None,
         },
         plan: graph.plan().expect("a plan"),
     }

@@ -244,7 +244,7 @@ impl Workers {
                 store: Some(settings.store.clone()),
                 restore: restore.cloned(),
                 allow_dropped_state: settings.allow_dropped_state,
-                state: settings.state,
+                state: submission.settings.state.unwrap_or(settings.state),
                 properties: BTreeMap::new(),
             };
             out.push(Effect::Send { worker, message: ToWorker::Deploy(Box::new(deployment)) });

@@ -117,6 +117,7 @@ fn submission() -> Submission {
         checkpoint_interval_ms: Some(500),
         aligned_timeout_ms: Some(100),
         restart: RestartStrategy::default(),
+        state: None,
     };
     let stores = vec!["dir".into()];
     Submission { stores, protocol: 1, version: "0".into(), settings, plan: graph.plan().unwrap() }

@@ -42,6 +42,7 @@ pub(crate) fn submission(parallelism: u32, checkpoint_interval_ms: Option<u64>) 
             checkpoint_interval_ms,
             aligned_timeout_ms: Some(1_000),
             restart: RestartStrategy::FixedDelay { attempts: 10, delay_us: 20_000 },
+            state: None,
         },
         plan: graph.plan().unwrap(),
     }

@@ -33,6 +33,7 @@ pub(crate) fn submission(name: &str, parallelism: u32) -> Submission {
             checkpoint_interval_ms: Some(u64::from(parallelism)),
             aligned_timeout_ms: None,
             restart: RestartStrategy::ExponentialBackoff(Backoff::default()),
+            state: Some(tidemill_protocol::StateSettings::Rocksdb { memory_mib: 64 }),
         },
         plan: graph.plan().unwrap(),
     }

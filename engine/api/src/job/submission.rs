@@ -1,11 +1,12 @@
 //! What a program tells a JobManager about itself.
 
-use super::options::Options;
+use super::options::{Options, State};
 use crate::env::Env;
 use std::hint::black_box;
 use tidemill_base::{Error, Result};
 use tidemill_coordination::{JobSettings, Submission};
 use tidemill_plan::PhysicalPlan;
+use tidemill_protocol::StateSettings;
 
 /// By this a JobManager knows a program file without running it (`tidemill_protocol::marker`).
 static MARKER: &str = tidemill_protocol::program_marker!(env!("CARGO_PKG_VERSION"));
@@ -16,6 +17,18 @@ pub(super) fn json(env: &Env, plan: PhysicalPlan, options: &Options) -> Result<S
     let ms = |d: std::time::Duration| d.as_millis() as u64;
     let interval = options.checkpoint_interval.or(settings.checkpoint_every);
     let aligned = options.aligned_timeout.unwrap_or(settings.aligned_timeout);
+    let state = match options.state {
+        // Where the cluster keeps state by default.
+        State::Heap => None,
+        State::RocksDb if cfg!(feature = "rocksdb") => {
+            Some(StateSettings::Rocksdb { memory_mib: options.state_memory_mib as u64 })
+        }
+        State::RocksDb => {
+            return Err(Error::job(
+                "--state rocksdb: this build has no RocksDB; build with the feature 'rocksdb'",
+            ));
+        }
+    };
     let submission = Submission {
         stores: tidemill_protocol::store_kinds(),
         protocol: tidemill_protocol::VERSION,
@@ -24,6 +37,7 @@ pub(super) fn json(env: &Env, plan: PhysicalPlan, options: &Options) -> Result<S
             checkpoint_interval_ms: interval.map(ms),
             aligned_timeout_ms: aligned.map(ms),
             restart: settings.restart.clone(),
+            state,
         },
         plan,
     };
