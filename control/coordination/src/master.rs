@@ -14,7 +14,8 @@
 //!   M2  All workers of an attempt together have exactly the slots that the plan wants.
 //!   M3  Events of an earlier attempt change nothing, but for damage that it found in a checkpoint. A worker
 //!       tells it before it has stopped, and so before the next attempt is deployed.
-//!   M4  An epoch is never triggered twice, over all attempts.
+//!   M4  An epoch is never triggered twice, over all attempts; who carries the effects out records
+//!       `CheckpointFact::Triggered` before the triggers go out.
 //!   M5  An attempt starts from the newest complete checkpoint that is not known to be damaged, or from
 //!       what the user gave where there is none.
 //!   M6  After `Done` nothing goes out, and every worker was stopped.
@@ -97,22 +98,19 @@ pub struct LeftBehind {
     pub workers: Vec<Assigned>,
     /// Its complete checkpoints, oldest first.
     pub completed: Vec<Epoch>,
-    /// An epoch above all that are stored, or recorded as triggered; what the workers have seen raises
-    /// it.
+    /// An epoch above all that are stored, or recorded as triggered: none is triggered before that is
+    /// recorded. What the workers have seen raises it.
     pub first_epoch: Epoch,
     /// What the user gave to start from.
     pub initial: Option<RestoreFrom>,
 }
 
-/// Epochs that an earlier JobManager may have triggered without leaving a trace: they are not used
-/// again, because a worker of an earlier attempt may still write their objects.
-const EPOCH_MARGIN: Epoch = 16;
-
 /// Numbers of savepoints that a master asks for itself.
 const OWN_SAVEPOINT: SavepointId = SavepointId::MAX;
 
 impl Master {
-    /// A new job; slots are asked for by the first event (`Tick`). Epochs begin at `first_epoch`.
+    /// A new job; slots are asked for by the first event (`Tick`). Epochs begin at `first_epoch`, and above
+    /// the checkpoint that it starts from: what sinks made visible of that names its epochs.
     pub fn new(
         settings: MasterSettings,
         submission: Submission,
@@ -121,6 +119,7 @@ impl Master {
     ) -> Self {
         let restarts = Restarts::new(submission.settings.restart.clone());
         let first_worker = settings.first_worker;
+        let above = initial.as_ref().map_or(0, |from| from.epoch + 1);
         Master {
             chance: settings.seed | 1,
             settings,
@@ -131,7 +130,7 @@ impl Master {
             workers: Workers::from(first_worker),
             restarts,
             declared: Default::default(),
-            next_epoch: first_epoch,
+            next_epoch: first_epoch.max(above),
             completed: Vec::new(),
             initial,
             waiting: Vec::new(),
@@ -148,8 +147,7 @@ impl Master {
         left: LeftBehind,
         deadline: Micros,
     ) -> Self {
-        let first_epoch = left.first_epoch + EPOCH_MARGIN;
-        let mut master = Master::new(settings, submission, first_epoch, left.initial);
+        let mut master = Master::new(settings, submission, left.first_epoch, left.initial);
         master.attempt = left.attempt;
         master.completed = left.completed;
         master.workers.known(&left.workers, deadline);
@@ -409,6 +407,10 @@ impl Master {
             self.damaged(epoch, out);
         }
         self.end_running(now, &failure.cause, out);
+        if matches!(self.phase, Phase::Over) {
+            // A cancelled attempt that waited for its last commit ends the job (M6).
+            return;
+        }
         if self.status == JobStatus::Cancelling {
             return self.finish(Ok(Outcome::Cancelled), out);
         }
@@ -496,6 +498,9 @@ impl Master {
     fn do_rescale(&mut self, now: Micros, out: &mut Vec<Effect>) {
         let Some(submission) = self.rescale.take() else { return };
         self.end_running(now, "the job is rescaled", out);
+        if matches!(self.phase, Phase::Over) {
+            return;
+        }
         self.submission = *submission;
         self.halt(now, out);
         self.workers.stop_all(out);

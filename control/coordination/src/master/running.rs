@@ -81,7 +81,10 @@ impl Master {
             _ => {}
         }
         for &subtask in &running.finished {
-            self.subtask_finished(now, subtask, out);
+            // Coming back may have ended the attempt: the next one has its own ends (M3).
+            if self.attempt == running.attempt {
+                self.subtask_finished(now, subtask, out);
+            }
         }
     }
 
@@ -105,14 +108,19 @@ impl Master {
     }
 
     /// Orders and reports may have been lost with the connection: the pending epoch is given up, or,
-    /// where it is complete, committed again.
+    /// where it is complete, committed again. While its manifest is being stored nothing can have been
+    /// lost that it needs: all have written, and what follows is said to those who are connected then.
     fn resume(&mut self, now: Micros, worker: u32, pending: Option<Epoch>, out: &mut Vec<Effect>) {
         let Some(epoch) = pending else { return };
         let attempt = self.attempt;
         let Phase::Running(running) = &self.phase else { return };
-        if running.coordinator.completed_epoch() == Some(epoch) {
-            out.push(Effect::Send { worker, message: ToWorker::Commit { attempt, epoch } });
-            return;
+        match running.coordinator.phase() {
+            crate::Phase::Storing => return,
+            crate::Phase::Committing => {
+                out.push(Effect::Send { worker, message: ToWorker::Commit { attempt, epoch } });
+                return;
+            }
+            _ => {}
         }
         let reason = format!("worker {worker} lost its connection to the JobManager meanwhile");
         let writer = self.workers.place(worker).unwrap_or(0);

@@ -348,3 +348,86 @@ fn every_savepoint_is_answered() {
     let out = bench.on(MasterEvent::Savepoint { id: 8 });
     assert!(out.iter().any(|e| matches!(e, Effect::SavepointFailed { id: 8, .. })));
 }
+
+/// Acknowledges and writes the epoch that is due, up to its manifest.
+fn store(bench: &mut Bench) -> Epoch {
+    let epoch = triggered(&bench.later(1_000_000)).expect("due");
+    let attempt = bench.master.attempt();
+    let subtasks: Vec<SubtaskId> = bench.master.submission().plan.subtasks().collect();
+    for subtask in subtasks {
+        bench.says(0, Says::Acked { attempt, epoch, subtask });
+    }
+    for worker in [0, 1] {
+        bench.says(worker, Says::Written { attempt, epoch, part: Box::new(part(worker)) });
+    }
+    epoch
+}
+
+fn running(attempt: Attempt, finished: Vec<SubtaskId>) -> Option<RunningAttempt> {
+    let (states, failure) = (Vec::new(), None);
+    Some(RunningAttempt { attempt, ready: true, states, finished, last_epoch: 1, failure })
+}
+
+#[test]
+fn a_worker_that_comes_back_while_a_manifest_is_stored_disturbs_nothing() {
+    let mut bench = Bench::running();
+    let epoch = store(&mut bench);
+    let (address, running) = ("127.0.0.1:9001".to_owned(), running(0, Vec::new()));
+    let out = bench.on(MasterEvent::WorkerAttached { worker: 1, address, running });
+    assert_eq!(bench.master.status(), JobStatus::Running, "{out:?}");
+    let out = bench.on(MasterEvent::ManifestStored { epoch });
+    let commits = sent(&out).iter().filter(|m| matches!(m, ToWorker::Commit { .. })).count();
+    assert_eq!(commits, 2, "{out:?}");
+}
+
+#[test]
+fn subtasks_that_finished_in_an_attempt_that_their_news_ended_run_in_the_next() {
+    let mut bench = Bench::running();
+    let subtasks: Vec<SubtaskId> = bench.master.submission().plan.subtasks().collect();
+    // It comes back with an attempt that failed: what had finished in it, had finished in it alone.
+    let failure =
+        TaskFailure { message: "torn".into(), task: None, fatal: false, damaged_epoch: None };
+    let mut back = running(0, subtasks).expect("it runs");
+    back.failure = Some(failure);
+    let address = "127.0.0.1:9001".to_owned();
+    bench.on(MasterEvent::WorkerAttached { worker: 1, address, running: Some(back) });
+    assert_eq!(bench.master.attempt(), 1);
+    bench.says(0, Says::Stopped { attempt: 0 });
+    bench.says(1, Says::Stopped { attempt: 0 });
+    assert_eq!(deployments(&bench.later(1_000_000)).len(), 2);
+    bench.ready(0);
+    let out = bench.ready(1);
+    assert_eq!(triggered(&out), None, "the next attempt is not at its end");
+}
+
+#[test]
+fn a_job_that_is_cancelled_while_it_commits_is_over_when_its_attempt_fails() {
+    let mut bench = Bench::running();
+    let epoch = store(&mut bench);
+    bench.on(MasterEvent::ManifestStored { epoch });
+    bench.on(MasterEvent::Cancel);
+    assert_eq!(bench.master.status(), JobStatus::Cancelling, "its sinks commit");
+    let out = bench.on(MasterEvent::WorkerLost { worker: 1, reason: "killed".into() });
+    assert!(
+        matches!(out.last(), Some(Effect::Done { outcome: Ok(Outcome::Cancelled) })),
+        "{out:?}"
+    );
+    assert_eq!(bench.master.status(), JobStatus::Cancelled);
+    assert!(bench.later(60_000_000).is_empty(), "M6");
+}
+
+#[test]
+fn epochs_go_on_above_the_checkpoint_that_a_job_starts_from() {
+    let store = StoreSettings::Dir { path: "/other".into() };
+    let initial = Some(RestoreFrom { store, epoch: 41 });
+    let master = Master::new(settings(), submission(4, 1_000), 1, initial);
+    let mut bench = Bench { master, now: 1_000_000, out: Vec::new() };
+    bench.on(MasterEvent::Tick);
+    let grants = [1, 2].map(|n| Grant { agent: AgentId::from_bytes([n; 16]), slots: 2 });
+    bench.on(MasterEvent::SlotsGranted(grants.to_vec()));
+    bench.attach(0);
+    assert_eq!(restored(&bench.attach(1)), Some(41));
+    bench.ready(0);
+    bench.ready(1);
+    assert_eq!(triggered(&bench.later(1_000_000)), Some(42));
+}

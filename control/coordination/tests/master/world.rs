@@ -94,7 +94,7 @@ pub(crate) struct World {
     /// What the metadata store holds: complete epochs, the last attempt.
     pub(crate) rows: Vec<u64>,
     attempt: (Attempt, Vec<Assigned>),
-    /// The highest epoch in its history; the newest may be lost with a JobManager.
+    /// The highest epoch in its history.
     recorded: u64,
     /// What has been seen: epochs by the trigger that workers got, attempts.
     triggers: BTreeMap<u64, (u32, Attempt)>,
@@ -312,8 +312,7 @@ impl World {
                 self.attempt = (attempt, workers);
             }
             Effect::Checkpoint(CheckpointFact::Triggered { epoch, .. }) => {
-                let kept = if self.rng.one_in(10) { 0 } else { epoch };
-                self.recorded = self.recorded.max(kept);
+                self.recorded = self.recorded.max(epoch);
             }
             Effect::AttemptFailed { .. } => self.restarts += 1,
             Effect::Done { outcome } => panic!("the job ended: {outcome:?}"),
