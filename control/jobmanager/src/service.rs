@@ -6,8 +6,9 @@
 //! ```
 //! Invariants
 //!   J1  Only while Leading are there jobs and peers; what a former leadership set going changes nothing.
-//!   J2  A deployment goes out only after the row that names its attempt is written, so that no later
-//!       JobManager uses the number again.
+//!   J2  A deployment goes out only after the row that names its attempt is written, and the trigger of an
+//!       epoch after the row that names the epoch, so that no later JobManager uses the number again, and
+//!       one that does not lead any more triggers nothing.
 //!   J3  An epoch is complete for a master only after its row is written; while that is in doubt and the
 //!       attempt has failed, the master hears nothing else, so that it cannot restore an older one.
 //!   J4  A job that was accepted has a row; one that was refused has none.

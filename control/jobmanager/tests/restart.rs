@@ -196,7 +196,9 @@ async fn a_checkpoint_whose_row_cannot_be_written_fails_and_the_job_goes_on(kept
         })
         .await;
     let failed = checkpoints(&cluster, &id).await["latest"]["failed"].clone();
-    assert!(failed["reason"].as_str().is_some_and(|r| r.contains("a test")), "{failed}");
+    // One that was being taken misses its row; one that began since waited for its own (J2).
+    let why = |r: &str| r.contains("a test") || r.contains("took longer");
+    assert!(failed["reason"].as_str().is_some_and(why), "{failed}");
     let committed = managers[0].commits();
     assert!(!committed.contains(&failed["epoch"].as_u64().expect("an epoch")));
     cluster.kept.set_away(None);

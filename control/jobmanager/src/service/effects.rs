@@ -45,7 +45,7 @@ impl Service {
                 if let Some(job) = self.jobs.get_mut(id) {
                     job.metrics.clear();
                 }
-                self.hold(id, attempt);
+                self.hold(id);
             }
             Effect::AttemptFailed { attempt, task, worker, cause } => {
                 self.attempt_failed(id, attempt, task, worker, cause);
@@ -98,6 +98,7 @@ impl Service {
         cause: String,
     ) {
         warn!("job {id}: attempt {attempt} failed: {cause}");
+        self.forget_deployments(id);
         let at_ms = self.wall_ms();
         let host = self.jobs.get(id).and_then(|job| job.host_of(worker?).map(str::to_owned));
         self.with(id, |history, _| history.exception(at_ms, attempt, task, host, cause));
@@ -134,6 +135,7 @@ impl Service {
                     reason: None,
                 };
                 self.with(id, |history, _| history.put_checkpoint(row));
+                self.hold(id);
             }
             CheckpointFact::Completed { epoch, duration_us } => self.with(id, |history, _| {
                 history.change_checkpoint(epoch, |row| row.duration_ms = Some(duration_us / 1_000));

@@ -2,8 +2,8 @@
 
 use tidemill_coordination::{Epoch, Submission};
 use tidemill_protocol::{
-    AgentId, AgentSays, ArtifactHash, Attempt, JobId, RestoreFrom, RunningAttempt, ToAgent,
-    ToWorker, WorkerId, WorkerSays,
+    AgentId, AgentSays, ArtifactHash, JobId, RestoreFrom, RunningAttempt, ToAgent, ToWorker,
+    WorkerId, WorkerSays,
 };
 use tidemill_snapshot::Retained;
 use tokio::sync::oneshot;
@@ -95,8 +95,8 @@ pub(crate) struct LogPart {
 pub(crate) enum Then {
     /// A job is accepted.
     Accepted { job: JobId, reply: Reply<JobId> },
-    /// An attempt may be deployed: its number is known to any later JobManager.
-    Deploy { job: JobId, attempt: Attempt },
+    /// An attempt may be deployed, or an epoch triggered: its number is known to any later JobManager.
+    Release { job: JobId, hold: u64 },
     /// A job's end is known to any later JobManager: what it left may go.
     Over { job: JobId, clear: bool },
     /// The commit point of an epoch.

@@ -47,8 +47,10 @@ pub(crate) struct Job {
     pub(crate) placed: BTreeMap<u32, Placed>,
     /// Hosts of workers, also of the last ones that are gone.
     hosts: BTreeMap<u32, String>,
-    /// J2: a deployment's row is being written, these messages wait for it.
-    held: Option<(Attempt, Vec<(u32, ToWorker)>)>,
+    /// J2: the row of a deployment or of an epoch is being written, these messages wait for it.
+    held: Option<(u64, Vec<(u32, ToWorker)>)>,
+    /// How often messages had to wait.
+    holds: u64,
     /// J3: the epoch whose outcome is to come.
     pub(super) committing: Option<Box<Committing>>,
     /// J3: what the master hears later.
@@ -81,6 +83,7 @@ impl Job {
             placed: BTreeMap::new(),
             hosts: BTreeMap::new(),
             held: None,
+            holds: 0,
             committing: None,
             frozen: None,
             metrics: BTreeMap::new(),
@@ -221,7 +224,7 @@ impl Service {
     pub(super) fn on_written(&mut self, then: Then) {
         match then {
             Then::Accepted { job, reply } => self.accepted(job, reply),
-            Then::Deploy { job, attempt } => self.release(&job, attempt),
+            Then::Release { job, hold } => self.release(&job, hold),
             Then::Committed { job, epoch } => self.committed(&job, epoch),
             Then::Over { job, clear } => {
                 if let Some(job) = self.jobs.get_mut(&job) {
@@ -243,9 +246,9 @@ impl Service {
                 let _ = reply
                     .send(Err(Refusal::unavailable(format!("the job is not recorded: {reason}"))));
             }
-            Then::Deploy { job, .. } => {
+            Then::Release { job, .. } => {
                 // The store refuses the row: the job cannot go on.
-                warn!("job {job}: its attempt is not recorded: {reason}");
+                warn!("job {job}: its attempt, or an epoch, is not recorded: {reason}");
                 self.drive(&job, MasterEvent::Cancel);
             }
             Then::Over { job, .. } => warn!("job {job}: its end is not recorded: {reason}"),
@@ -370,18 +373,28 @@ impl Service {
     }
 
     /// J2: holds what follows until the row is written.
-    pub(super) fn hold(&mut self, id: &JobId, attempt: Attempt) {
+    pub(super) fn hold(&mut self, id: &JobId) {
         let Some(term) = self.term else { return };
         let Some(job) = self.jobs.get_mut(id) else { return };
+        job.holds += 1;
+        let hold = job.holds;
         let waiting = job.held.take().map(|(_, waiting)| waiting).unwrap_or_default();
-        job.held = Some((attempt, waiting));
+        job.held = Some((hold, waiting));
         let changes = job.history.take();
-        self.recorder.write(term, changes, Then::Deploy { job: id.clone(), attempt }, None);
+        self.recorder.write(term, changes, Then::Release { job: id.clone(), hold }, None);
     }
 
-    fn release(&mut self, id: &JobId, attempt: Attempt) {
+    /// An attempt failed before its deployment went out: nobody is to begin it.
+    pub(super) fn forget_deployments(&mut self, id: &JobId) {
+        if let Some((_, waiting)) = self.jobs.get_mut(id).and_then(|job| job.held.as_mut()) {
+            waiting.retain(|(_, message)| !matches!(message, ToWorker::Deploy(_)));
+        }
+    }
+
+    /// The row is written: what waited goes out, unless a later row is to be written first.
+    fn release(&mut self, id: &JobId, hold: u64) {
         let Some(job) = self.jobs.get_mut(id) else { return };
-        if job.held.as_ref().is_none_or(|(held, _)| *held != attempt) {
+        if job.held.as_ref().is_none_or(|(held, _)| *held != hold) {
             return;
         }
         for (worker, message) in job.held.take().map(|(_, waiting)| waiting).unwrap_or_default() {
