@@ -12,6 +12,7 @@
 //!   X2  `commit` is idempotent: a file that is visible already is left alone, one that is neither
 //!       hidden nor visible fails the job.
 //!   X3  A subtask removes hidden files only of the subtasks that it inherits, which do not run.
+//!   X5  Nor of a later attempt: one that was fenced may not know it yet, and open late.
 //!   X4  The files that are visible after a restore are those of the restored checkpoint: a fresh
 //!       start into old output, or a restore of an older checkpoint than the last one committed,
 //!       is refused.

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Name {
     /// Being written, or waiting for its commit.
-    Hidden { subtask: u32 },
+    Hidden { subtask: u32, restored_epoch: u64, attempt: u32 },
     /// Committed.
     Visible { subtask: u32, epoch: u64 },
 }
@@ -31,8 +31,10 @@ pub(crate) fn parse(name: &str, suffix: &str) -> Option<Name> {
         numbers.filter(|n| n.len() == count)
     };
     if let Some(middle) = name.strip_prefix(".part-").and_then(|n| n.strip_suffix(".inprogress")) {
-        let subtask = u32::try_from(numbers(middle, 4)?[0]).ok()?;
-        return Some(Name::Hidden { subtask });
+        let numbers = numbers(middle, 4)?;
+        let small = |n: u64| u32::try_from(n).ok();
+        let (subtask, attempt) = (small(numbers[0])?, small(numbers[2])?);
+        return Some(Name::Hidden { subtask, restored_epoch: numbers[1], attempt });
     }
     let numbers = numbers(name.strip_prefix("part-")?.strip_suffix(suffix)?, 3)?;
     Some(Name::Visible { subtask: u32::try_from(numbers[0]).ok()?, epoch: numbers[1] })
@@ -47,7 +49,7 @@ mod tests {
         #[test]
         fn own_names_are_known(subtask: u32, epoch: u64, attempt: u32, n in 0usize..99, suffix in "(\\.[a-z]{1,4})?") {
             let hidden_name = hidden(subtask, epoch, attempt, n as u64);
-            prop_assert_eq!(parse(&hidden_name, &suffix), Some(Name::Hidden { subtask }));
+            prop_assert_eq!(parse(&hidden_name, &suffix), Some(Name::Hidden { subtask, restored_epoch: epoch, attempt }));
             let visible_name = visible(subtask, epoch, n, &suffix);
             prop_assert_eq!(parse(&visible_name, &suffix), Some(Name::Visible { subtask, epoch }));
         }

@@ -209,6 +209,19 @@ fn a_fresh_start_wants_no_old_output() {
 }
 
 #[test]
+fn an_attempt_that_opens_late_leaves_the_files_of_later_ones_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    // Of a later attempt; of an attempt of an earlier life, whose numbers began at 0 too.
+    fs::write(at(".part-0-0-3-0.inprogress"), "later").unwrap();
+    drop(fresh(&sink(dir.path())).unwrap());
+    assert_eq!(names(dir.path(), true), [".part-0-0-3-0.inprogress"]);
+    let restored = sink_context(0, 1, Some((1, Vec::new())));
+    drop(sink(dir.path()).open(&restored).unwrap());
+    assert_eq!(names(dir.path(), true), [""; 0]);
+}
+
+#[test]
 fn a_subtask_leaves_the_files_of_others_alone() {
     let dir = tempfile::tempdir().unwrap();
     let sink = sink(dir.path());

@@ -88,9 +88,16 @@ impl<F> FileWriter<F> {
             let file_name = entry.file_name();
             let parsed = file_name.to_str().and_then(|n| name::parse(n, &self.options.suffix));
             let mine = |subtask| heir(subtask, cx.parallelism) == cx.subtask;
+            // X5.
+            let later =
+                |epoch: u64, attempt| epoch >= self.restored_epoch && attempt > self.attempt;
             match parsed {
                 None => {}
-                Some(Name::Hidden { subtask }) if mine(subtask) => stale.push(entry.path()),
+                Some(Name::Hidden { subtask, restored_epoch, attempt })
+                    if mine(subtask) && !later(restored_epoch, attempt) =>
+                {
+                    stale.push(entry.path());
+                }
                 Some(Name::Hidden { .. }) => {}
                 Some(Name::Visible { subtask, epoch }) => match &cx.restored {
                     None if self.options.overwrite && mine(subtask) => stale.push(entry.path()),
