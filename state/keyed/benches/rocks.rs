@@ -40,7 +40,7 @@ fn run(keys: u64, memory_mib: usize, seconds: u64) -> Result<()> {
     let clock = SystemClock::new();
     let options = RocksOptions { memory_bytes: memory_mib << 20, ..RocksOptions::default() };
     let db = Database::open(&dir, &Memory::new(options)?)?;
-    let mut table = RocksTable::<u64, u64>::open(&db, "sum", 0)?;
+    let mut table = RocksTable::<u64, u64>::open(&db, "sum")?;
     let start = clock.now();
     for from in (0..keys).step_by(BATCH) {
         fill(&mut table, from)?;

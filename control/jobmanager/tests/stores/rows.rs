@@ -27,7 +27,6 @@ pub(crate) fn submission(name: &str, parallelism: u32) -> Submission {
     Submission {
         stores: vec!["dir".into(), "s3".into()],
         protocol: tidemill_protocol::VERSION,
-        stores: vec!["dir".into(), "s3".into()],
         version: "0.1.0".into(),
         settings: JobSettings {
             checkpoint_interval_ms: Some(u64::from(parallelism)),

@@ -7,6 +7,7 @@ use super::console::tell;
 use super::lock::Lock;
 use super::options::Options;
 use super::requests::{Asker, Requests};
+use super::restore::Loaded;
 use super::state::StateHome;
 use super::{restore, signal};
 use crate::env::Env;
@@ -16,6 +17,8 @@ use std::time::Duration;
 use tidemill_base::clock::SystemClock;
 use tidemill_base::{Clock, Error, Result, Severity};
 use tidemill_coordination::{Config, Decision, Outcome, Restarts, Store};
+use tidemill_runtime::deploy::JobPlan;
+use tidemill_snapshot::SnapshotStore;
 
 /// How often a job that waits for its restart looks for Ctrl-C.
 const SIGNAL_POLL: Duration = Duration::from_millis(100);
@@ -85,15 +88,27 @@ pub(crate) fn run(env: &Env, options: &Options) -> Result<Summary> {
         number += 1;
         let first = start.next_epoch.max(ended.last_epoch + 1);
         let from_start = start.restored.clone();
-        start = loop {
-            match restore::load_latest(store.clone(), &plan, options.allow_dropped_state) {
-                // A store that is away for a while is a failure as any other.
-                Err(e) if e.severity() != Severity::FailJob => pause(&mut restarts, &clock, e)?,
-                loaded => break loaded?,
-            }
-        };
+        start = reload(store, &plan, options, &mut restarts, &clock)?;
         start.restored = start.restored.or(from_start);
         start.next_epoch = start.next_epoch.max(first);
+    }
+}
+
+/// The newest whole checkpoint; a store that is away for a while is a failure as any other.
+fn reload(
+    store: &Arc<dyn SnapshotStore>,
+    plan: &JobPlan,
+    options: &Options,
+    restarts: &mut Restarts,
+    clock: &SystemClock,
+) -> Result<Loaded> {
+    loop {
+        match restore::load_latest(store.clone(), plan, options.allow_dropped_state) {
+            Err(e) if e.severity() != Severity::FailJob => {
+                pause(restarts, clock, options.signals, e)?;
+            }
+            loaded => return loaded,
+        }
     }
 }
 
