@@ -8,7 +8,7 @@
 mod tests;
 
 use super::database::Database;
-use super::layout::{BySlice, Layout as _};
+use super::layout::BySlice;
 use super::scan::GroupWalk;
 use super::table::DiskTable;
 use crate::snapshot::SnapshotSink;
@@ -177,5 +177,3 @@ impl<K: Key, V: Record> DiskSlices<K, V> {
         restored
     }
 }
-
-const _: () = assert!(BySlice::<u64>::GROUPED && BySlice::<u64>::SEEN);

@@ -69,7 +69,7 @@ impl<L: Layout, V: Record> DiskTable<L, V> {
 
     /// Writes about `budget` further dirty entries to the database; true when it holds the state
     /// of the beginning, and a native checkpoint may be taken. Newer values stay in the cache,
-    /// which may grow, until [`RocksTable::end_flush`].
+    /// which may grow, until [`DiskTable::end_flush`].
     pub fn flush_step(&mut self, budget: usize) -> Result<bool> {
         let mut budget = budget.max(1) as isize;
         while budget > 0 {
@@ -98,7 +98,7 @@ impl<L: Layout, V: Record> DiskTable<L, V> {
         Ok(false)
     }
 
-    /// Ends what [`RocksTable::begin_snapshot`] and [`RocksTable::flush_step`] prepared, when the
+    /// Ends what [`DiskTable::begin_snapshot`] and [`DiskTable::flush_step`] prepared, when the
     /// native checkpoint has been taken or given up.
     pub fn end_flush(&mut self) {
         self.snapshot = None;

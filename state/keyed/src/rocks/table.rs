@@ -2,7 +2,7 @@
 //!
 //! The cache is a heap table of values that are present or known to be absent. Reads go through
 //! it; changes stay in it until eviction (a clock over its entries) or a snapshot writes them.
-//! [`RocksTable::prepare`] loads what a batch of records lacks by one batched read.
+//! [`DiskTable::prepare`] loads what a batch of records lacks by one batched read.
 //!
 //! Invariants
 //!   R1  An entry whose `dirty` bit is not set equals what the database holds, `writes` applied.
@@ -329,7 +329,7 @@ impl<L: Layout, V: Record> DiskTable<L, V> {
         self.fetch()
     }
 
-    /// Takes note of a key that is needed soon; [`RocksTable::fetch`] loads what is missing.
+    /// Takes note of a key that is needed soon; [`DiskTable::fetch`] loads what is missing.
     #[inline]
     pub fn want(&mut self, hash: u64, key: View<'_, L>) -> Result<()> {
         match self.cache.find(hash, shorten::<L>(key)) {

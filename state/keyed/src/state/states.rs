@@ -60,16 +60,19 @@ impl<K: Key> States<K> {
     }
 
     /// Where the states are.
+    #[doc(hidden)]
     pub fn backend(&self) -> &Backend {
         &self.backend
     }
 
     /// Whether states may have to be read.
+    #[doc(hidden)]
     pub fn is_on_disk(&self) -> bool {
         !matches!(self.backend, Backend::Heap)
     }
 
     /// Records are to come, this many; whether any state is to be read for all of them.
+    #[doc(hidden)]
     pub fn look_ahead(&mut self, records: usize) -> bool {
         self.ahead.clear();
         self.ahead.extend(self.tables.iter_mut().map(|t| t.looks_ahead(records)));
@@ -78,6 +81,7 @@ impl<K: Key> States<K> {
 
     /// Takes note that the current key's states are needed soon, those that
     /// [`States::look_ahead`] found worth it.
+    #[doc(hidden)]
     pub fn want_current(&mut self) -> Result<()> {
         let tables = self.tables.iter_mut().zip(&self.ahead);
         tables.filter(|(_, ahead)| **ahead).try_for_each(|(table, _)| table.want())

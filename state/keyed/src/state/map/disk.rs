@@ -3,7 +3,7 @@
 
 use super::{MapAccess, MapState};
 use crate::current::CurrentKey;
-use crate::rocks::layout::{ByMap, Layout as _};
+use crate::rocks::layout::ByMap;
 use crate::rocks::table::fail;
 use crate::rocks::{Database, DiskTable};
 use crate::snapshot::SnapshotSink;
@@ -248,5 +248,3 @@ impl<K: Key, MK: Key, V: Record, S: Stored<V>> StateTable for Rc<DiskMap<K, MK, 
         }
     }
 }
-
-const _: () = assert!(ByMap::<u64, u64>::GROUPED);

@@ -84,6 +84,7 @@ where
                     self.slices.walk(slice, &all, &mut walk, self.pace, |hash, key, acc| {
                         if frontier.of(hash) < window.end {
                             function.emit(key, window, acc, window.last_timestamp(), out);
+                            out.room();
                         }
                     })?;
                 (!done).then_some(At::Walk { slice, walk })
