@@ -25,6 +25,8 @@ pub struct Spec {
     pub keys: u64,
     /// Events a second; as fast as they go where absent.
     pub rate: Option<f64>,
+    /// Seconds of events at a rate whose latencies are forgotten: the table grows, memory is touched.
+    pub warm_up_s: u64,
     /// Checkpoints into a directory that is removed afterwards.
     pub checkpoint_interval: Option<Duration>,
     /// `heap` or `rocksdb`.

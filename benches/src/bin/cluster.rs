@@ -149,6 +149,7 @@ fn plan(cli: &Cli, tally: &Tally, clock: &SystemClock) -> Result<(JobPlan, Optio
                 events: n,
                 keys: cli.keys,
                 rate: None,
+                warm_up_s: 0,
                 checkpoint_interval: None,
                 state: "heap".into(),
                 state_memory_mib: 256,

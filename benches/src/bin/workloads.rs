@@ -30,6 +30,9 @@ struct Cli {
     /// Events a second: w7 then measures latencies
     #[arg(long)]
     rate: Option<f64>,
+    /// Seconds at the beginning of a run at a rate whose latencies do not count
+    #[arg(long, default_value_t = 0)]
+    warm_up_s: u64,
     /// heap or rocksdb
     #[arg(long, default_value = "heap")]
     state: String,
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         events,
         keys: cli.keys,
         rate: cli.rate,
+        warm_up_s: cli.warm_up_s,
         checkpoint_interval: cli.checkpoint_interval_ms.map(Duration::from_millis),
         state: cli.state,
         state_memory_mib: cli.state_memory_mib,

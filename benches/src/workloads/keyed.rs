@@ -32,13 +32,17 @@ pub(super) fn compose(spec: &Spec, tally: &Tally, half: &HalfTime) -> Env {
 fn at_rate(spec: &Spec, rate: f64) -> Result<Run> {
     let (tally, half) = (Tally::default(), HalfTime::default());
     let keys = spec.keys;
+    let sink = LatencySink::<(u64, (u64, u64)), _>::new(|(_, (_, due_us)), _| due_us)?;
+    let latencies = sink.handle();
+    let (first, warming) = ((rate * spec.warm_up_s as f64) as u64, sink.handle());
     let source = GeneratorSource::scheduled(Some(spec.events), rate, move |i, due_us| {
+        if i == first {
+            warming.reset();
+        }
         let (key, value) = keyed_value(i, keys);
         ((key, value, due_us), (i / 10) as i64)
     });
     let env = Env::new("w7").parallelism(spec.cores);
-    let sink = LatencySink::<(u64, (u64, u64)), _>::new(|(_, (_, due_us)), _| due_us)?;
-    let latencies = sink.handle();
     env.add_source(source.bounded_lateness(0))
         .key_by::<u64, _>(|event| event.0)
         .aggregate(

@@ -1,8 +1,8 @@
 //! The table of one operator state (or of one window slice) on the heap.
 //!
-//! Entries of up to 16 bytes lie inside the index (`flat.rs`); of others an index of hash bits
-//! (`index.rs`) points into a slab (`slab.rs`), where they keep their id for life. A snapshot runs
-//! beside updates: see `heap/snapshot.rs`.
+//! An index of hash bits (`index.rs`) points into a slab (`slab.rs`), where entries keep their id
+//! for life. In compact tables, entries of up to 16 bytes lie inside the index (`flat.rs`). A
+//! snapshot runs beside updates: see `heap/snapshot.rs`.
 //!
 //! Invariants
 //!   H1  The index holds exactly the live ids, each under its key's hash (not while draining).
@@ -80,15 +80,15 @@ impl<K: Key, V: Record> std::fmt::Debug for HeapTable<K, V> {
 }
 
 impl<K: Key, V: Record> HeapTable<K, V> {
-    /// An empty table of about 200 bytes.
+    /// An empty table of about 200 bytes, whose entries keep their ids for life.
     pub fn new() -> Self {
-        Self::with_store(Store::new(), None)
+        Self::with_store(Store::linked(), None)
     }
 
-    /// An empty table whose entries keep their ids for life.
-    #[cfg(any(test, feature = "rocksdb"))]
-    pub(crate) fn linked() -> Self {
-        Self::with_store(Store::linked(), None)
+    /// An empty table for many keys: small entries lie inside the index. It takes memory by huge
+    /// pages from some ten thousand keys on, which is too much for tables that come and go.
+    pub fn compact() -> Self {
+        Self::with_store(Store::compact(), None)
     }
 
     /// A table with hashes of its own, whose entries keep their ids for life.

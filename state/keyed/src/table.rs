@@ -30,7 +30,7 @@ impl Backend {
     #[cfg_attr(not(feature = "rocksdb"), expect(unused_variables, reason = "names are on disk"))]
     pub fn table<K: Key, V: Record>(&self, name: &str) -> Result<Table<K, V>> {
         match self {
-            Backend::Heap => Ok(Table::Heap(HeapTable::new())),
+            Backend::Heap => Ok(Table::Heap(HeapTable::compact())),
             #[cfg(feature = "rocksdb")]
             Backend::Rocks(database) => {
                 Ok(Table::Rocks(Box::new(RocksTable::open(database.get()?, name)?)))
@@ -81,7 +81,7 @@ pub enum Table<K: Key, V: Record> {
 
 impl<K: Key, V: Record> Default for Table<K, V> {
     fn default() -> Self {
-        Table::Heap(HeapTable::new())
+        Table::Heap(HeapTable::compact())
     }
 }
 

@@ -6,8 +6,8 @@ use super::{Bits, HeapTable};
 use tidemill_base::{Key, Record};
 
 /// Where a walk stands. Entries that are there from its beginning to its end are met once;
-/// entries added or removed meanwhile may be met or not. Where a table of small entries is added to
-/// or removed from meanwhile, other entries may change their place: they may be met twice or not.
+/// entries added or removed meanwhile may be met or not. Where a compact table is added to or
+/// removed from meanwhile, other entries may change their place: they may be met twice or not.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
     /// Ids in steps of 64.

@@ -1,4 +1,4 @@
-//! Where a table keeps its entries: inside the index if they are small, else in a slab.
+//! Where a table keeps its entries: in a slab or, small ones of compact tables, inside the index.
 //!
 //! Invariant
 //!   E1  A store is flat only if its entries fit (`Flat::FITS`): for others the choice costs nothing.
@@ -34,8 +34,8 @@ macro_rules! layout {
 pub(super) use layout;
 
 impl<K: Key, V: Record> Store<K, V> {
-    /// The faster layout for these types.
-    pub(super) fn new() -> Self {
+    /// Entries inside the index if they are small, else as `linked`.
+    pub(super) fn compact() -> Self {
         if Flat::<K, V>::FITS { Store::Flat(Flat::new()) } else { Self::linked() }
     }
 

@@ -281,6 +281,12 @@ fn agree<K: TestKey, V: TestValue>(operations: Vec<Operation>) {
     agree_in::<K, V>(HeapTable::new(), operations);
 }
 
+fn agree_compact<K: TestKey, V: TestValue>(operations: Vec<Operation>) {
+    let table = HeapTable::<K, V>::compact();
+    assert!(table.store.is_flat());
+    agree_in(table, operations);
+}
+
 fn agree_in<K: TestKey, V: TestValue>(table: HeapTable<K, V>, operations: Vec<Operation>) {
     let mut run = Run::<K, V> { table, oracle: BTreeMap::new(), begun: None, out: Vec::new() };
     for operation in operations {
@@ -325,29 +331,33 @@ proptest! {
 
     #[test]
     fn a_table_of_small_entries_is_a_map(operations in prop::collection::vec(operation(), 1..700)) {
-        assert!(HeapTable::<u64, u32>::new().store.is_flat());
-        agree::<u64, u32>(operations);
+        agree_compact::<u64, u32>(operations);
     }
 
     #[test]
     fn a_table_of_entries_across_lines_is_a_map(
         operations in prop::collection::vec(operation(), 1..700),
     ) {
-        assert!(HeapTable::<u16, (u32, u32)>::new().store.is_flat());
-        agree::<u16, (u32, u32)>(operations);
+        agree_compact::<u16, (u32, u32)>(operations);
     }
 
     #[test]
     fn a_table_of_full_entries_is_a_map(operations in prop::collection::vec(operation(), 1..700)) {
-        assert!(HeapTable::<u64, (u32, u32)>::new().store.is_flat());
-        agree::<u64, (u32, u32)>(operations);
+        agree_compact::<u64, (u32, u32)>(operations);
     }
 
     #[test]
     fn a_table_of_small_entries_with_ids_is_a_map(
         operations in prop::collection::vec(operation(), 1..400),
     ) {
-        agree_in::<u64, u32>(HeapTable::linked(), operations);
+        agree::<u64, u32>(operations);
+    }
+
+    #[test]
+    fn a_compact_table_of_large_entries_is_a_map(
+        operations in prop::collection::vec(operation(), 1..300),
+    ) {
+        agree_in::<u64, (u32, String)>(HeapTable::compact(), operations);
     }
 
     #[test]
@@ -364,7 +374,7 @@ proptest! {
 #[test]
 fn partitions_split_and_keep_every_entry() {
     // 150,000 entries: the first partition doubles to its full size, then splits twice.
-    let mut table = HeapTable::<u64, u32>::linked();
+    let mut table = HeapTable::<u64, u32>::new();
     for k in 0..150_000u64 {
         *table.upsert(hash(&k), k, || 0) += k as u32;
     }

@@ -520,7 +520,7 @@ pub(super) fn append_key<L: Layout>(
 /// An empty cache.
 fn cache<L: Layout, V: Record>() -> HeapTable<L::Key, Cached<V>> {
     if L::PLAIN {
-        return HeapTable::linked();
+        return HeapTable::new();
     }
     HeapTable::with_hashes(Hashes {
         table: |key| L::hash(key),
