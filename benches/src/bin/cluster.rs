@@ -1,4 +1,5 @@
-//! Measures jobs split over worker processes that are connected over loopback TCP. One JSON line.
+//! Measures jobs split over worker processes that are connected over loopback TCP, without a control plane
+//! or under the command `tidemill`. One JSON line. Told to `plan` or to `worker`, it is itself the job.
 //!
 //! `cargo run --release -p tidemill-benches --bin cluster -- shuffle --layout processes`
 
