@@ -269,6 +269,8 @@ fn is_other(name: &str, rest: &str) -> bool {
     let service = ["SERVICE_HOST", "SERVICE_PORT", "PORT_", "_PORT"];
     SECRETS.iter().any(|(secret, _)| *secret == name)
         || name == table::CONFIG_VARIABLE
+        // Of the store itself (ADR 0013).
+        || rest == "S3_TIMEOUT"
         || rest == "PORT"
         || service.iter().any(|part| rest.contains(part))
 }

@@ -12,26 +12,24 @@ use crate::settings::Settings;
 
 /// Where a setting says that something lies; `folder` of the data directory where it says nothing.
 fn place(settings: &Settings, key: &str, data_dir: &Path, folder: &str) -> StoreSettings {
-    let text = settings.text_of(key);
-    if let Some((bucket, prefix)) = text.and_then(|t| t.strip_prefix("s3://")).map(bucket_of) {
+    let named = settings.text_of(key).and_then(StoreSettings::bucket);
+    if let Some(StoreSettings::S3 { bucket, prefix, path_style, .. }) = named {
         let text_of = |key| settings.text_of(key).map(str::to_owned);
+        let given = settings.is_given("s3.path_style");
         return StoreSettings::S3 {
             bucket,
             prefix,
             endpoint: text_of("s3.endpoint"),
             region: text_of("s3.region"),
-            path_style: settings.is("s3.path_style"),
+            // Servers that are named want it, most of them.
+            path_style: match given {
+                true => settings.is("s3.path_style"),
+                false => path_style || settings.is_given("s3.endpoint"),
+            },
         };
     }
     let path = settings.path(key).unwrap_or_else(|| data_dir.join(folder));
     StoreSettings::Dir { path: path.display().to_string() }
-}
-
-fn bucket_of(place: &str) -> (String, String) {
-    let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-    let prefix = prefix.trim_matches('/');
-    let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-    (bucket.to_owned(), prefix)
 }
 
 /// Where checkpoints go.
@@ -59,7 +57,7 @@ fn make(path: &str, key: &str) -> Result<(), Failure> {
 pub(super) async fn open(settings: &Settings, data_dir: &Path) -> Result<Stores, Failure> {
     Ok(Stores {
         metadata: metadata(settings, data_dir).await?,
-        artifacts: artifacts(settings, data_dir)?,
+        artifacts: artifacts(settings, data_dir).await?,
         snapshots: Arc::new(open_store),
     })
 }
@@ -67,29 +65,60 @@ pub(super) async fn open(settings: &Settings, data_dir: &Path) -> Result<Stores,
 async fn metadata(settings: &Settings, data_dir: &Path) -> Result<Arc<dyn MetadataStore>, Failure> {
     match settings.text_of("metadata.location").unwrap_or("embedded") {
         "embedded" => Ok(Arc::new(EmbeddedMetadata::open(&data_dir.join("metadata.db"))?)),
+        url if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+            in_postgres(url, settings).await
+        }
         other => Err(Failure::usage(format!(
             "metadata.location = {other}: embedded is wanted, or postgres://USER@HOST:PORT/DATABASE"
         ))),
     }
 }
 
-fn artifacts(settings: &Settings, data_dir: &Path) -> Result<Arc<dyn ArtifactStore>, Failure> {
+#[cfg(feature = "postgres")]
+async fn in_postgres(url: &str, settings: &Settings) -> Result<Arc<dyn MetadataStore>, Failure> {
+    use tidemill_jobmanager::metadata::{PostgresMetadata, PostgresSettings};
+    let password = settings.path("metadata.password_file").map(|path| {
+        crate::secrets::read(&path)
+            .map_err(|e| Failure::usage(format!("metadata.password_file {}: {e}", path.display())))
+    });
+    let more = PostgresSettings { password: password.transpose()?, ..PostgresSettings::default() };
+    Ok(Arc::new(PostgresMetadata::connect_with(url, more).await?))
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn in_postgres(_: &str, _: &Settings) -> Result<Arc<dyn MetadataStore>, Failure> {
+    Err(Failure::usage(
+        "metadata.location: this binary was built without PostgreSQL: build it with the feature postgres \
+         (cargo build -p tidemill-cli --features postgres), or use embedded",
+    ))
+}
+
+async fn artifacts(
+    settings: &Settings,
+    data_dir: &Path,
+) -> Result<Arc<dyn ArtifactStore>, Failure> {
     match place(settings, "artifacts.location", data_dir, "artifacts") {
         StoreSettings::Dir { path } => {
             make(&path, "artifacts.location")?;
             Ok(Arc::new(DirArtifacts::open(Path::new(&path))?))
         }
-        #[cfg(feature = "s3")]
-        bucket @ StoreSettings::S3 { .. } => {
-            use tidemill_jobmanager::metadata::S3Artifacts;
-            let kept = S3Artifacts::of_cluster(&bucket);
-            let kept = kept.map_err(|e| Failure::usage(format!("artifacts.location: {e}")))?;
-            Ok(Arc::new(kept))
-        }
-        #[cfg(not(feature = "s3"))]
-        StoreSettings::S3 { bucket, .. } => Err(Failure::usage(format!(
-            "artifacts.location: the bucket {bucket} cannot be used: this binary was built without S3; build \
-             it with the feature s3 (cargo build -p tidemill-cli --features s3)"
-        ))),
+        bucket => in_bucket(bucket).await,
     }
+}
+
+#[cfg(feature = "s3")]
+async fn in_bucket(place: StoreSettings) -> Result<Arc<dyn ArtifactStore>, Failure> {
+    use tidemill_jobmanager::metadata::S3Artifacts;
+    let opened = tokio::task::spawn_blocking(move || S3Artifacts::of_cluster(&place)).await;
+    let wrong = |why: String| Failure::usage(format!("artifacts.location: {why}"));
+    let opened = opened.map_err(|e| wrong(e.to_string()))?.map_err(|e| wrong(e.to_string()))?;
+    Ok(Arc::new(opened))
+}
+
+#[cfg(not(feature = "s3"))]
+async fn in_bucket(_: StoreSettings) -> Result<Arc<dyn ArtifactStore>, Failure> {
+    Err(Failure::usage(
+        "artifacts.location: this binary was built without S3: build it with the feature s3 \
+         (cargo build -p tidemill-cli --features s3), or give a directory",
+    ))
 }

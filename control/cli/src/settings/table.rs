@@ -446,6 +446,7 @@ pub(crate) const TABLE: &[Setting] = &[
         key: "s3.path_style",
         kind: Bool,
         default: "false",
+        note: "`true` where `s3.endpoint` is given",
         used: JM,
         meaning: "Address buckets by path, as MinIO and its like want it",
         ..NONE

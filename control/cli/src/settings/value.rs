@@ -61,8 +61,8 @@ impl Kind {
             Kind::Address => text.parse().map(Value::Address).map_err(|_| wrong()),
             Kind::HostPorts => host_ports(text).ok_or_else(wrong),
             Kind::Bool => match text {
-                "true" => Ok(Value::Bool(true)),
-                "false" => Ok(Value::Bool(false)),
+                "true" | "1" => Ok(Value::Bool(true)),
+                "false" | "0" => Ok(Value::Bool(false)),
                 _ => Err(wrong()),
             },
             Kind::Count { min, max } => {

@@ -23,7 +23,7 @@ pub(crate) fn tidemill() -> Command {
     command
 }
 
-/// The job's program: cargo builds it beside the test.
+/// The job's program: cargo builds it beside the test, but only where no `--test` narrows what it builds.
 pub(crate) fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let program = test.parent().unwrap().with_file_name("examples").join("cluster_word_count");
@@ -175,7 +175,18 @@ impl Asker {
 
     /// Waits until a job is as wanted.
     pub(crate) fn until(&self, job: &str, what: &str, good: impl Fn(&Value) -> bool) -> Value {
-        wait_for(&format!("job {job}: {what}"), || self.status(job).filter(|j| good(j)))
+        let start = Instant::now();
+        loop {
+            if let Some(found) = self.status(job).filter(|j| good(j)) {
+                return found;
+            }
+            if start.elapsed() > PATIENCE {
+                let shown = ["status", "metrics", "checkpoints", "exceptions", "logs"]
+                    .map(|command| String::from_utf8(self.run(&[command, job]).stdout).unwrap());
+                panic!("job {job}: {what}: not within {PATIENCE:?}\n{}", shown.join("\n"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Waits until so many TaskManagers are there.
