@@ -28,7 +28,7 @@ features := $(strip $(if $(filter-out 0,$(ROCKSDB)),$(rocksdb_features)) $(if $(
 	$(if $(filter-out 0,$(POSTGRES)),$(postgres_features)))
 crates_of = $(addprefix -p ,$(sort $(foreach feature,$(1),$(firstword $(subst /, ,$(feature))))))
 # The command's tests are of whole clusters: they run without features alone.
-lint_features := $(features) $(if $(filter-out 0,$(S3)),tidemill-cli/s3)
+lint_features := $(features) $(if $(filter-out 0,$(S3)),tidemill-cli/s3) $(if $(filter-out 0,$(POSTGRES)),tidemill-cli/postgres)
 
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-features demo test build fmt clippy docs sim bench loom sanitize clean
