@@ -67,6 +67,8 @@ fn submit_follows_a_job_and_its_exit_code_tells_the_end() {
     assert!(said.contains("FINISHED after"), "{said}");
     let id = String::from_utf8_lossy(&done.stdout);
     assert_eq!(id.trim().len(), 32, "only the id: {id}");
+    let read = &asker.status(id.trim()).unwrap()["records_read"];
+    assert!(read.as_u64() > Some(0), "the last numbers are kept: {read}");
 
     // A job that cannot work: it fails for good, and says why.
     let failed = asker.run(&["submit", &program, "--", "--input", "/nonexistent"]);

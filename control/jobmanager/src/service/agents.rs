@@ -316,7 +316,10 @@ impl Service {
         self.detector.forget(&peer);
         if let Some(job) = self.jobs.get_mut(&worker.job) {
             job.outboxes.remove(&worker.number);
-            job.metrics.remove(&worker.number);
+            // Shown until the next attempt begins; those of the last one stay.
+            if let Some(last) = job.metrics.get_mut(&worker.number) {
+                last.end();
+            }
         }
     }
 

@@ -138,6 +138,7 @@ impl Job {
         self.held = None;
         self.outboxes.clear();
         self.placed.clear();
+        self.metrics.values_mut().for_each(WorkerMetrics::end);
     }
 
     pub(super) fn measured(

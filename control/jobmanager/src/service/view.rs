@@ -44,6 +44,15 @@ impl WorkerMetrics {
         let rates = tasks.iter().map(rate).collect();
         WorkerMetrics { at, attempt, tasks, rates, text }
     }
+
+    /// The worker is gone: its counts stay to be shown; nothing moves any more, and there is nothing to scrape.
+    pub(super) fn end(&mut self) {
+        self.text = String::new();
+        self.rates.fill((0.0, 0.0));
+        for task in &mut self.tasks {
+            (task.busy, task.backpressured) = (0.0, 0.0);
+        }
+    }
 }
 
 /// `GET /cluster/metrics`
