@@ -308,6 +308,8 @@ pub use tidemill_connectors::DiscardSink;
 /// env.execute()?;
 /// assert!(!latencies.is_empty() && latencies.len() == 100);
 /// assert!(latencies.percentile_us(50.0) <= latencies.max_us());
+/// let records: u64 = latencies.recorded().iter().map(|&(_, records)| records).sum();
+/// assert_eq!(records, latencies.len());
 /// latencies.reset();
 /// # Ok::<(), tidemill::Error>(())
 /// ```
