@@ -1,14 +1,16 @@
 //! The system that sinks write to: a store with transactions, which survives crashes of the job.
 //!
 //! Invariants, each checked at every call
-//!   L1  A transaction is committed only for a checkpoint whose manifest is stored.
+//!   L1  A transaction is committed only for a checkpoint whose manifest is stored; in a cluster, whose
+//!       row is written.
 //!   L2  A transaction that no restored checkpoint knows is never committed.
 //!   L3  Epochs that a writer prepares increase, and none is prepared after its outcome.
 //!   L4  Nothing is written after the end, and watermarks never retreat.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tidemill::{Result, Timestamp};
+use tidemill::{Error, Result, Timestamp};
+use tidemill_runtime::output::heir;
 use tidemill_runtime::sink::{Sink, SinkContext, SinkWriter};
 use tidemill_snapshot::{MemoryStore, SnapshotStore};
 
@@ -22,6 +24,10 @@ enum State {
 #[derive(Debug)]
 struct Transaction {
     sink: usize,
+    subtask: u32,
+    /// What the attempt that wrote it was restored from, and its number.
+    restored: u64,
+    attempt: u32,
     rows: Vec<String>,
     state: State,
 }
@@ -32,6 +38,8 @@ struct Inner {
     violations: Vec<String>,
     /// The newest epoch that a sink has committed.
     settled: u64,
+    /// In a cluster: the epochs whose rows are written, which alone are complete.
+    rows: Option<BTreeSet<u64>>,
 }
 
 /// The store; clones share it.
@@ -49,6 +57,50 @@ impl Ledger {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An empty store for jobs of a cluster, where rows say what is complete, nobody says when all sinks
+    /// of an attempt are open, and an attempt that is over may still write: it behaves as a directory of
+    /// files does (`connectors`, file_sink.rs).
+    pub fn with_rows() -> Self {
+        let ledger = Ledger::default();
+        ledger.lock().rows = Some(BTreeSet::new());
+        ledger
+    }
+
+    /// The row of an epoch is written.
+    pub fn complete(&self, epoch: u64) {
+        self.lock().rows.get_or_insert_default().insert(epoch);
+    }
+
+    fn is_complete(&self, epoch: u64) -> bool {
+        match &self.lock().rows {
+            Some(rows) => rows.contains(&epoch),
+            None => matches!(self.checkpoints.read_manifest(epoch), Ok(Some(_))),
+        }
+    }
+
+    /// A sink of a cluster opens: refuses what would come twice, and removes what earlier attempts of the
+    /// subtasks that it inherits left behind.
+    fn tidy(&self, cx: &SinkContext, sink: usize) -> Result<()> {
+        let mut inner = self.lock();
+        if inner.rows.is_none() {
+            return Ok(());
+        }
+        let restored = cx.context.restored.as_ref().map_or(0, |r| r.epoch);
+        if inner.settled > restored {
+            let settled = inner.settled;
+            return Err(Error::job(format!("epoch {settled} is visible, {restored} is restored")));
+        }
+        for t in inner.transactions.values_mut().filter(|t| t.sink == sink) {
+            let mine = heir(t.subtask, cx.parallelism) == cx.subtask;
+            // Not what a later attempt prepared: this one may be over, and not know it yet.
+            let later = t.restored >= restored && t.attempt > cx.context.info.attempt;
+            if t.state == State::Prepared && mine && !later {
+                t.state = State::Dropped;
+            }
+        }
+        Ok(())
     }
 
     /// Notes that something happened which must not.
@@ -92,10 +144,18 @@ impl Ledger {
         rows
     }
 
-    fn prepare(&self, sink: usize, rows: Vec<String>) -> u64 {
+    fn prepare(
+        &self,
+        sink: usize,
+        (subtask, restored, attempt): (u32, u64, u32),
+        rows: Vec<String>,
+    ) -> u64 {
         let mut inner = self.lock();
         let id = inner.transactions.len() as u64;
-        inner.transactions.insert(id, Transaction { sink, rows, state: State::Prepared });
+        let state = State::Prepared;
+        inner
+            .transactions
+            .insert(id, Transaction { sink, subtask, restored, attempt, rows, state });
         id
     }
 
@@ -139,9 +199,15 @@ impl Sink<String> for LedgerSink {
                 Err(_) => self.ledger.violation(format!("{place}: entry {entry:?} restored")),
             }
         }
+        self.ledger.tidy(cx, self.sink)?;
         Ok(LedgerWriter {
             ledger: self.ledger.clone(),
             sink: self.sink,
+            who: (
+                cx.subtask,
+                cx.context.restored.as_ref().map_or(0, |r| r.epoch),
+                cx.context.info.attempt,
+            ),
             place,
             rows: Vec::new(),
             pending: Vec::new(),
@@ -162,6 +228,8 @@ impl Sink<String> for LedgerSink {
 pub struct LedgerWriter {
     ledger: Ledger,
     sink: usize,
+    /// Subtask, the epoch that it was restored from, and its attempt.
+    who: (u32, u64, u32),
     place: String,
     rows: Vec<String>,
     /// Epoch and transaction, prepared and not committed.
@@ -207,16 +275,17 @@ impl SinkWriter<String> for LedgerWriter {
         self.prepared = epoch;
         if !self.rows.is_empty() {
             let rows = std::mem::take(&mut self.rows);
-            self.pending.push((epoch, self.ledger.prepare(self.sink, rows)));
+            self.pending.push((epoch, self.ledger.prepare(self.sink, self.who, rows)));
         }
         Ok(self.pending.iter().map(|(_, id)| id.to_le_bytes().to_vec()).collect())
     }
 
     fn commit(&mut self, epoch: u64) -> Result<()> {
-        if !matches!(self.ledger.checkpoints.read_manifest(epoch), Ok(Some(_))) {
-            self.violation(format!("L1: epoch {epoch} committed without a manifest"));
+        if !self.ledger.is_complete(epoch) {
+            self.violation(format!("L1: epoch {epoch} is committed and not complete"));
         }
-        if self.prepared < epoch {
+        // Of what it was restored from it may be told again.
+        if self.prepared.max(self.who.1) < epoch {
             self.violation(format!("epoch {epoch} committed, prepared only {}", self.prepared));
         }
         self.settled = self.settled.max(epoch);

@@ -6,11 +6,14 @@
 //! - [`jobs`]: the jobs under test, composed through the public API, with their oracles
 //! - [`source`], [`ledger`]: the world outside: input in splits, a store with transactions
 //! - [`world`]: the scheduler
+//! - [`cluster`]: the same tasks under the masters of a cluster, with JobManagers, agents and workers that
+//!   fail and mistake each other for dead
 //! - [`rng`]: chance, seeded
 //!
 //! A failing seed prints the line that replays it.
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod jobs;
 pub mod ledger;
 pub mod rng;

@@ -19,8 +19,8 @@
 mod attempt;
 mod disk;
 mod schedule;
-mod seat;
-mod wires;
+pub(crate) mod seat;
+pub(crate) mod wires;
 
 use crate::jobs::{Parts, compose, oracle, settled};
 use crate::ledger::Ledger;
@@ -240,7 +240,7 @@ impl World<'_> {
 }
 
 /// The first differences of two sorted lists.
-fn compare(sink: usize, got: &[String], wanted: &[String]) -> Result<(), String> {
+pub(crate) fn compare(sink: usize, got: &[String], wanted: &[String]) -> Result<(), String> {
     if got == wanted {
         return Ok(());
     }

@@ -31,7 +31,7 @@ impl Declared {
 }
 
 /// What subtasks declared, as manifests describe it.
-pub(crate) fn states_of(subtasks: &[(SubtaskInfo, Vec<StateDeclaration>)]) -> Vec<SubtaskStates> {
+pub fn states_of(subtasks: &[(SubtaskInfo, Vec<StateDeclaration>)]) -> Vec<SubtaskStates> {
     let mut by_operator: BTreeMap<u64, BTreeMap<String, StateEntry>> = BTreeMap::new();
     for d in subtasks.iter().flat_map(|(_, states)| states) {
         let kind = state_kind(&d.section);

@@ -180,6 +180,25 @@ pub fn load_latest(
     }
 }
 
+/// One complete checkpoint of a store. State by key is verified by the subtasks that read it.
+///
+/// # Errors
+/// Why not, and whether another one should be tried: it is damaged.
+pub fn load_epoch(
+    store: Arc<dyn SnapshotStore>,
+    epoch: u64,
+    plan: &JobPlan,
+    allow_dropped_state: bool,
+) -> Result<Arc<Restored>, (Error, bool)> {
+    let loaded = store.load_manifest(epoch).map_err(Failure::from).and_then(|manifest| {
+        load(store.clone(), Arc::new(manifest), plan, allow_dropped_state)
+    });
+    loaded.map_err(|e| {
+        let damaged = e.is_damaged();
+        (e.into_error().context(format!("checkpoint {epoch} cannot be restored")), damaged)
+    })
+}
+
 /// How a section is named among an operator's states in the manifest.
 pub(crate) fn state_kind(section: &SectionId) -> String {
     let kind = match section.kind {

@@ -46,7 +46,7 @@ const FRESH: State = State::Round { at: 0, worked: false, until: None, parking: 
 
 /// What a step of a slot was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stepped {
+pub(crate) enum Stepped {
     /// In the middle of a round.
     Task(Progress),
     /// The last task of a round: the shell now carries events.
@@ -54,21 +54,21 @@ pub(super) enum Stepped {
 }
 
 /// A slot and its surroundings.
-pub(super) struct Seat {
-    pub(super) slot: Slot,
-    pub(super) commands: VecDeque<Command>,
-    pub(super) last: Vec<Progress>,
+pub(crate) struct Seat {
+    pub(crate) slot: Slot,
+    pub(crate) commands: VecDeque<Command>,
+    pub(crate) last: Vec<Progress>,
     /// Steps that found no free output buffer.
-    pub(super) blocked: u64,
+    pub(crate) blocked: u64,
     /// Its connections to slots of the other process.
-    pub(super) pump: Option<Pump<MemoryTransport>>,
+    pub(crate) pump: Option<Pump<MemoryTransport>>,
     doorbell: Arc<Doorbell>,
     flag: Arc<Flag>,
     state: State,
 }
 
 impl Seat {
-    pub(super) fn new(
+    pub(crate) fn new(
         slot: Slot,
         pump: Option<Pump<MemoryTransport>>,
         doorbell: Arc<Doorbell>,
@@ -79,7 +79,7 @@ impl Seat {
     }
 
     /// Whether a strict slot would do anything.
-    pub(super) fn awake(&mut self, now: Micros) -> Result<bool> {
+    pub(crate) fn awake(&mut self, now: Micros) -> Result<bool> {
         if let State::Asleep { until } = self.state {
             let rung = self.flag.0.swap(false, Ordering::Relaxed);
             // What the kernel does meanwhile: it wakes the slot where it brings something.
@@ -94,17 +94,17 @@ impl Seat {
     }
 
     /// A turn of the connections.
-    pub(super) fn pump(&mut self, now: Micros) -> Result<Round> {
+    pub(crate) fn pump(&mut self, now: Micros) -> Result<Round> {
         self.pump.as_mut().map_or(Ok(Round::Idle { until: None }), |pump| pump.round(now, false))
     }
 
     /// Whether bytes are under way that no slot has to do anything for.
-    pub(super) fn is_moving(&mut self) -> bool {
+    pub(crate) fn is_moving(&mut self) -> bool {
         self.pump.as_mut().is_some_and(|pump| pump.transport().is_moving())
     }
 
     /// When an idle slot looks again by itself.
-    pub(super) fn until(&self) -> Option<Micros> {
+    pub(crate) fn until(&self) -> Option<Micros> {
         match self.state {
             State::Asleep { until } => until,
             State::Round { .. } => None,
@@ -112,7 +112,7 @@ impl Seat {
     }
 
     /// A step of a strict slot that is awake.
-    pub(super) fn step(&mut self, clock: &ManualClock) -> Result<Stepped> {
+    pub(crate) fn step(&mut self, clock: &ManualClock) -> Result<Stepped> {
         let State::Round { at, mut worked, mut until, parking } = self.state else {
             return Ok(Stepped::Task(Progress::Worked));
         };
@@ -140,7 +140,7 @@ impl Seat {
     }
 
     /// After the events of a round: begin another, or sleep.
-    pub(super) fn round_over(&mut self, left: bool, now: Micros) {
+    pub(crate) fn round_over(&mut self, left: bool, now: Micros) {
         let State::Round { worked, mut until, parking, .. } = self.state else { return };
         if worked {
             self.doorbell.cancel_park();
@@ -162,7 +162,7 @@ impl Seat {
     }
 
     /// Steps one task, whatever the slot does.
-    pub(super) fn step_task(&mut self, i: usize, clock: &ManualClock) -> Result<Progress> {
+    pub(crate) fn step_task(&mut self, i: usize, clock: &ManualClock) -> Result<Progress> {
         let progress = self.slot.step(i, clock)?;
         self.last[i] = progress;
         self.blocked += u64::from(matches!(progress, Progress::Blocked { .. }));
@@ -170,7 +170,7 @@ impl Seat {
     }
 
     /// Delivers the oldest command; false if there is none.
-    pub(super) fn command(&mut self, clock: &ManualClock) -> Result<bool> {
+    pub(crate) fn command(&mut self, clock: &ManualClock) -> Result<bool> {
         let Some(command) = self.commands.pop_front() else { return Ok(false) };
         self.slot.command(command, clock)?;
         self.doorbell.ring();
@@ -184,7 +184,7 @@ impl Seat {
         Ok(true)
     }
 
-    pub(super) fn picture(&self, now: Micros) -> String {
+    pub(crate) fn picture(&self, now: Micros) -> String {
         let mut text = format!("  {:?}, {} commands\n", self.state, self.commands.len());
         for (i, last) in self.last.iter().enumerate() {
             let context = self.slot.context(i);
@@ -196,6 +196,6 @@ impl Seat {
 }
 
 /// Now, for pictures.
-pub(super) fn now(clock: &ManualClock) -> Micros {
+pub(crate) fn now(clock: &ManualClock) -> Micros {
     clock.now()
 }

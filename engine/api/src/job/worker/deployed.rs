@@ -345,15 +345,10 @@ fn load(plan: &JobPlan, deployment: &Deployment) -> Result<Option<Arc<Restored>>
     let Some(from) = &deployment.restore else { return Ok(None) };
     let store = open(&from.store)?;
     // State by key is verified as each subtask reads its share of it (K6).
-    let loaded =
-        store.load_manifest(from.epoch).map_err(restore::Failure::from).and_then(|manifest| {
-            let allow = deployment.allow_dropped_state;
-            restore::load(store.clone(), Arc::new(manifest), plan, allow)
-        });
-    loaded.map(Some).map_err(|e| {
-        let damaged_epoch = e.is_damaged().then_some(from.epoch);
-        let message = format!("checkpoint {} cannot be restored: {e}", from.epoch);
-        TaskFailure { damaged_epoch, message, ..failure(&e.into_error()) }
+    let loaded = restore::load_epoch(store, from.epoch, plan, deployment.allow_dropped_state);
+    loaded.map(Some).map_err(|(e, damaged)| TaskFailure {
+        damaged_epoch: damaged.then_some(from.epoch),
+        ..failure(&e)
     })
 }
 
