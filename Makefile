@@ -14,6 +14,9 @@ S3 ?= 1
 POSTGRES ?= 1
 # Seeds of the simulation, each one schedule with its own faults.
 SEEDS ?= 500
+# Minutes of faults, and their seed, for `make chaos`.
+MINUTES ?= 2
+SEED ?= 1
 # Further flags for every cargo build and test, such as --locked or --offline.
 CARGO_FLAGS ?=
 
@@ -31,7 +34,7 @@ crates_of = $(addprefix -p ,$(sort $(foreach feature,$(1),$(firstword $(subst /,
 lint_features := $(features) $(if $(filter-out 0,$(S3)),tidemill-cli/s3) $(if $(filter-out 0,$(POSTGRES)),tidemill-cli/postgres)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-features demo test build fmt clippy docs sim bench loom sanitize clean
+.PHONY: help deps deps-features deps-hosts demo test build fmt clippy docs sim chaos bench loom sanitize clean
 
 help: ## list the targets
 	@echo "Tidemill: make <target> [VARIABLE=value]"
@@ -44,10 +47,13 @@ deps: ## install what is missing from the distribution's packages
 deps-features: ## the same for what a plain build leaves out, by ROCKSDB and POSTGRES
 	@scripts/install-deps.sh $(rocksdb_deps) $(postgres_deps)
 
+deps-hosts: ## the same for tests with several hosts on one machine
+	@scripts/install-deps.sh hosts
+
 demo: deps ## word count, killed in the middle and restored (FILE=text, KEEP=1)
 	@scripts/demo.sh
 
-test: deps-features ## all tests, doc tests too (ROCKSDB=bundled: with that library; ROCKSDB=0, S3=0, POSTGRES=0: without)
+test: deps-features deps-hosts ## all tests, doc tests too (ROCKSDB=bundled: with that library; ROCKSDB=0, S3=0, POSTGRES=0: without)
 	cargo test --workspace $(CARGO_FLAGS)
 ifneq ($(features),)
 	$(rocksdb_env) cargo test --lib --tests $(call crates_of,$(features)) --features "$(features)" $(CARGO_FLAGS)
@@ -69,7 +75,10 @@ docs: deps ## rustdoc of the workspace, warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace $(CARGO_FLAGS)
 
 sim: deps ## deterministic simulation (SEEDS=100000)
-	SEEDS=$(SEEDS) cargo test --release -p tidemill-sim $(CARGO_FLAGS) -- --nocapture
+	SEEDS=$(SEEDS) CLUSTER_SEEDS=$(SEEDS) cargo test --release -p tidemill-sim $(CARGO_FLAGS) -- --nocapture
+
+chaos: deps-hosts ## a real cluster whose parts are killed, stopped and cut off (MINUTES=10 SEED=1)
+	CHAOS_SECONDS=$$(( $(MINUTES) * 60 )) SEED=$(SEED) cargo test --workspace --test chaos $(CARGO_FLAGS) -- --nocapture
 
 bench: deps ## criterion micro-benchmarks
 	cargo bench -p tidemill-benches $(CARGO_FLAGS)

@@ -7,6 +7,7 @@
 #   scripts/install-deps.sh rocksdb-system
 #                                     also the distribution's RocksDB, for tests, and libclang
 #   scripts/install-deps.sh postgres  also PostgreSQL's server, which tests start (the package itself starts one, too)
+#   scripts/install-deps.sh hosts     also ip, with which tests make network namespaces
 #   scripts/install-deps.sh lint      also checks that rustfmt and clippy are there
 #
 # Silent and without network when nothing is missing. Never installs Rust itself: it says how to.
@@ -56,6 +57,10 @@ find_missing_rocksdb_system() {
 
 find_missing_postgres() {
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || want postgresql 'the server that tests of metadata start'
+}
+
+find_missing_hosts() {
+    has ip || want iproute2 'tests make several hosts on one machine, by network namespaces'
 }
 
 # Its many lines are shown only when it fails.
@@ -138,8 +143,9 @@ main() {
             rocksdb) find_missing_rocksdb ;;
             rocksdb-system) find_missing_rocksdb_system ;;
             postgres) find_missing_postgres ;;
+            hosts) find_missing_hosts ;;
             lint) lint=1 ;;
-            *) die "unknown argument '$argument': known are 'rocksdb', 'rocksdb-system', 'postgres' and 'lint'" ;;
+            *) die "unknown argument '$argument': known are 'rocksdb', 'rocksdb-system', 'postgres', 'hosts' and 'lint'" ;;
         esac
     done
     install_missing

@@ -1,0 +1,83 @@
+//! A consumer at less than 1% of what its producer could do: an unaligned checkpoint completes in less than
+//! 2 s; an aligned one, behind the same queues, does not in 30 s (`LONG=1`; 8 s otherwise).
+
+#![expect(clippy::disallowed_methods, reason = "a test in real time")]
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tidemill_chaos::cluster::{Cluster, Plan, build_command, until};
+
+/// Runs the slow job with that alignment, and asks about its checkpoints.
+fn checkpoints<T>(
+    aligned: &str,
+    patience: u64,
+    mut ask: impl FnMut(&serde_json::Value) -> Option<T>,
+) -> Result<T, String> {
+    let job = PathBuf::from(env!("CARGO_BIN_EXE_chaos_job"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let plan = Plan {
+        tidemill: build_command(&job),
+        dir: dir.path().to_owned(),
+        checkpoints: dir.path().join("checkpoints"),
+        task_managers: 2,
+        slots: 2,
+        settings: Vec::new(),
+        hosts: None,
+    };
+    let mut cluster = Cluster::start(plan).map_err(|e| e.to_string())?;
+    let out = dir.path().join("out");
+    std::fs::create_dir(&out).map_err(|e| e.to_string())?;
+    // As fast as it can, from the start.
+    std::fs::write(out.join("fast"), "").map_err(|e| e.to_string())?;
+    let out = out.display().to_string();
+    // A record takes 1.2 ms behind the exchange; one of these needs less than 10 us before it.
+    let args =
+        ["--out", &out, "--records", "60000000", "--slow-us", "1200", "--aligned-ms", aligned];
+    let args: Vec<String> =
+        args.into_iter().chain(["--interval-ms", "5000"]).map(str::to_owned).collect();
+    until(Duration::from_secs(20), "all slots are there", || {
+        (cluster.get("/cluster/metrics").ok()?["available_slots"] == 4).then_some(())
+    })?;
+    let id = cluster
+        .submit(&job, &args, &[("parallelism", "4".to_owned())])
+        .map_err(|e| e.to_string())?;
+    let found = until(Duration::from_secs(patience), "checkpoints as expected", || {
+        let list = cluster.get(&format!("/jobs/{id}/checkpoints")).ok()?;
+        ask(&list)
+    })
+    .map_err(|e| {
+        let list = cluster.get(&format!("/jobs/{id}/checkpoints")).unwrap_or_default();
+        format!("{e}: {list}\n{}", cluster.last_words())
+    });
+    let _ = cluster.post(&format!("/jobs/{id}/cancel"), "application/json", b"");
+    cluster.end();
+    found
+}
+
+#[test]
+fn an_unaligned_checkpoint_overtakes_what_an_aligned_one_waits_behind() {
+    let took = checkpoints("0", 40, |list| {
+        let rows = list["history"].as_array()?.iter();
+        let whole: Vec<u64> = rows
+            .filter(|c| c["status"] == "COMPLETED")
+            .filter_map(|c| c["duration_ms"].as_u64())
+            .collect();
+        (whole.len() >= 2).then_some(whole)
+    })
+    .unwrap_or_else(|e| panic!("{e}"));
+    println!("unaligned: {took:?} ms");
+    assert!(took.iter().all(|&ms| ms < 2_000), "{took:?}");
+    let long = std::env::var_os("LONG").is_some();
+    let wanted_ms = if long { 30_000 } else { 8_000 };
+    let mut began = None;
+    let state = checkpoints("never", 80, |list| {
+        let rows = list["history"].as_array()?;
+        let newest = rows.first()?;
+        let waited = began.get_or_insert_with(Instant::now).elapsed().as_millis();
+        let over = newest["status"] != "IN_PROGRESS";
+        (over || waited >= wanted_ms).then(|| (newest["status"].to_string(), waited))
+    })
+    .unwrap_or_else(|e| panic!("{e}"));
+    println!("aligned: {} after {} ms", state.0, state.1);
+    assert_eq!(state.0, "\"IN_PROGRESS\"", "it ended after {} ms", state.1);
+}
