@@ -190,9 +190,10 @@ pub fn load_epoch(
     plan: &JobPlan,
     allow_dropped_state: bool,
 ) -> Result<Arc<Restored>, (Error, bool)> {
-    let loaded = store.load_manifest(epoch).map_err(Failure::from).and_then(|manifest| {
-        load(store.clone(), Arc::new(manifest), plan, allow_dropped_state)
-    });
+    let loaded = store
+        .load_manifest(epoch)
+        .map_err(Failure::from)
+        .and_then(|manifest| load(store.clone(), Arc::new(manifest), plan, allow_dropped_state));
     loaded.map_err(|e| {
         let damaged = e.is_damaged();
         (e.into_error().context(format!("checkpoint {epoch} cannot be restored")), damaged)

@@ -202,12 +202,14 @@ impl World<'_> {
             checkpoint_interval_ms: Some((scenario.interval_us.unwrap_or(0) / 1_000).max(1)),
             aligned_timeout_ms: life.alignment.timeout_ms(),
             restart: RestartStrategy::default(),
+            state: None,
         };
         let (plan, _) = match compose(&parts).plans() {
             Ok(plans) => plans,
             Err(e) => unreachable!("the jobs of the simulation compose: {e}"),
         };
-        Submission { protocol: 1, version: "0".into(), settings, plan }
+        let stores = vec!["dir".into()];
+        Submission { stores, protocol: 1, version: "0".into(), settings, plan }
     }
 }
 
