@@ -84,7 +84,7 @@ fn jobs_survive_their_cluster() {
         // What is to be survived must have happened for the test to mean anything.
         let Report { adopted, fenced, stale_orders, savepoints, rescaled, restarted, .. } = total;
         let least = [adopted, fenced, stale_orders, savepoints, rescaled, restarted];
-        assert!(least.iter().all(|&n| n >= 10), "{total:?}");
+        assert!(least.iter().all(|&n| n >= 3), "{total:?}");
         assert!(total.attempts > 2 * seeds && total.checkpoints > 8 * seeds, "{total:?}");
     }
 }
