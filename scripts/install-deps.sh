@@ -40,6 +40,7 @@ find_missing_base() {
     fi
     has make || want make 'runs the targets of the Makefile'
     has git || want git 'glommio calls git while it builds'
+    has curl || want curl 'tests of the command send requests with it, as its documentation does'
     has pkg-config || want pkg-config 'crates with C code look for system libraries with it'
     [[ -d /etc/ssl/certs && -e /etc/ssl/certs/ca-certificates.crt ]] ||
         want ca-certificates 'cargo fetches crates over HTTPS'

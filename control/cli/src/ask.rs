@@ -60,7 +60,7 @@ pub(crate) fn run(
     matches: &ArgMatches,
     settings: &Settings,
 ) -> Result<ExitCode, Failure> {
-    settings.warnings.iter().for_each(|text| eprintln!("warning: {text}"));
+    settings.warnings.iter().for_each(|text| show::note(format_args!("warning: {text}")));
     let asker = Asker { client: Client::new(settings)?, matches };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::here(format!("no runtime: {e}")))?;

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            show::note(format_args!("error: {failure}"));
             failure.code()
         }
     }

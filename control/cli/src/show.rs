@@ -23,6 +23,11 @@ pub(crate) fn out(text: &str) -> Result<ExitCode, Failure> {
     }
 }
 
+/// Writes a line to standard error. Nobody who reads it is no reason to end, let alone to panic.
+pub(crate) fn note(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
 /// JSON, indented.
 ///
 /// # Errors

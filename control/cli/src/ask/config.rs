@@ -13,7 +13,7 @@ use crate::show;
 pub(crate) fn show(settings: &Settings) -> Result<ExitCode, Failure> {
     let mut text = String::new();
     let mut section = "";
-    settings.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    settings.warnings.iter().for_each(|warning| show::note(format_args!("warning: {warning}")));
     for (key, value, origin) in settings.shown() {
         let (own, name) = key.split_once('.').unwrap_or(("", key));
         if own != section {

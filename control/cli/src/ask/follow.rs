@@ -41,7 +41,8 @@ pub(super) async fn to_the_end(asker: &Asker<'_>, id: &str) -> Result<ExitCode, 
         job = follow => job,
         _ = tokio::signal::ctrl_c() => {
             line.end();
-            eprintln!("the job goes on; tidemill status {id} shows it, tidemill cancel {id} ends it");
+            let look = format!("tidemill status {id} shows it, tidemill cancel {id} ends it");
+            show::note(format_args!("the job goes on; {look}"));
             return Ok(ExitCode::from(exit::INTERRUPTED));
         }
     };
@@ -62,12 +63,12 @@ fn end(job: &Value) -> ExitCode {
     });
     let restarts = job["attempt"].as_u64().unwrap_or(0);
     let restarts = if restarts == 0 { String::new() } else { format!(", attempt {restarts}") };
-    eprintln!("{status}{took}{restarts}");
+    show::note(format_args!("{status}{took}{restarts}"));
     match status.as_str() {
         "FINISHED" | "STOPPED" => ExitCode::SUCCESS,
         "CANCELLED" => ExitCode::from(exit::CANCELLED),
         _ => {
-            eprintln!("error: {}", field(&job["cause"]));
+            show::note(format_args!("error: {}", field(&job["cause"])));
             ExitCode::from(exit::FAILED)
         }
     }
@@ -162,7 +163,7 @@ impl Line {
             let _ = write!(stderr, "\r\x1b[K{text}");
             let _ = stderr.flush();
         } else if known.is_none_or(|(at, old)| old != status || at.elapsed() >= LINE_EVERY) {
-            eprintln!("{text}");
+            show::note(text);
         } else {
             return;
         }
@@ -171,7 +172,7 @@ impl Line {
 
     fn end(&self) {
         if self.terminal && self.written.is_some() {
-            eprintln!();
+            show::note("");
         }
     }
 }

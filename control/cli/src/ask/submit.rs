@@ -37,7 +37,7 @@ pub(super) async fn run(asker: &Asker<'_>) -> Result<ExitCode, Failure> {
         show::out(&id)?;
     }
     let name = show::field(&answer["name"]);
-    eprintln!("{name} is accepted, with {} slots", answer["slots"]);
+    show::note(format_args!("{name} is accepted, with {} slots", answer["slots"]));
     follow::to_the_end(asker, &id).await
 }
 

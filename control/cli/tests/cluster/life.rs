@@ -67,8 +67,17 @@ fn submit_follows_a_job_and_its_exit_code_tells_the_end() {
     assert!(said.contains("FINISHED after"), "{said}");
     let id = String::from_utf8_lossy(&done.stdout);
     assert_eq!(id.trim().len(), 32, "only the id: {id}");
-    let read = &asker.status(id.trim()).unwrap()["records_read"];
-    assert!(read.as_u64() > Some(0), "the last numbers are kept: {read}");
+    let over = asker.status(id.trim()).unwrap();
+    let lines = include_str!("../../../../examples/data/address.txt").lines().count();
+    assert_eq!(over["records_read"], lines, "what it counted is shown when it is over: {over:#}");
+    assert!(asker.text(&["metrics", id.trim()]).contains("window"));
+
+    // Nobody reads what it tells: the job is followed all the same.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = asker.command(&["submit", &program]);
+    let unread = command.stderr(writer).output().unwrap();
+    assert!(unread.status.success(), "{}", unread.status);
 
     // A job that cannot work: it fails for good, and says why.
     let failed = asker.run(&["submit", &program, "--", "--input", "/nonexistent"]);
