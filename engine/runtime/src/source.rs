@@ -11,7 +11,7 @@
 use crate::context::{Context, SectionId, SectionKind, TaskEvent};
 use crate::skew::SkewSeat;
 use crate::stage::{Control, Stage};
-use crate::task::{Progress, Task};
+use crate::task::{Pace, Progress, Task};
 use crate::watermark::WatermarkMerger;
 use std::marker::PhantomData;
 use tidemill_base::{
@@ -332,6 +332,9 @@ pub struct SourceTask<R: SourceReader, A, S> {
     /// Since when it has not polled although it would have (S3).
     waiting_since: Option<Micros>,
     skew: Option<SkewSeat>,
+    pace: Pace,
+    /// Records until the next watermark, where slow user code has cut a poll short; 0 otherwise.
+    left: usize,
     finished: bool,
 }
 
@@ -352,6 +355,8 @@ impl<R: SourceReader, A: Assigner<R::Item>, S: Stage<R::Item>> SourceTask<R, A, 
             poll_at: 0,
             waiting_since: None,
             skew,
+            pace: Pace::new(POLL_RECORDS),
+            left: 0,
             finished: false,
         }
     }
@@ -424,7 +429,10 @@ impl<R: SourceReader, A: Assigner<R::Item>, S: Stage<R::Item>> SourceTask<R, A, 
         let Some(mut running) = self.running.take() else {
             return Err(Error::attempt("the source has panicked before"));
         };
-        let budget = running.assigner.watermark_every().clamp(1, POLL_RECORDS);
+        let every = running.assigner.watermark_every().clamp(1, POLL_RECORDS);
+        let left = if self.left == 0 { every } else { self.left };
+        let budget = left.min(self.pace.records());
+        let began = self.context.time.read();
         let mut out = Output {
             chain: &mut running.chain,
             assigner: &mut running.assigner,
@@ -445,7 +453,14 @@ impl<R: SourceReader, A: Assigner<R::Item>, S: Stage<R::Item>> SourceTask<R, A, 
         let polled = polled?;
         self.context.failure.check()?;
         self.context.metrics.records_in.add(emitted as u64);
-        self.send_watermark()?;
+        self.pace.took(emitted, self.context.time.read().saturating_sub(began));
+        // A watermark stands where it would stand if user code were fast.
+        if polled == Polled::More && emitted >= budget && budget < left {
+            self.left = left - emitted;
+        } else {
+            self.left = 0;
+            self.send_watermark()?;
+        }
         self.context.failure.check()?;
         Ok(polled)
     }

@@ -14,10 +14,15 @@
 //!       acknowledged at the end.
 //!   T5  A run of records ends behind the record that leaves an output without room (channel.rs,
 //!       H3), so that what is in flight is bounded in bytes, whatever the size of records.
+//!   T6  A step ends between two records, or two parts of a firing, once it has taken longer than
+//!       [`STEP_US`] (pace.rs), so that a barrier waits for a record's user code, not for a batch's.
 
 mod operator_task;
+mod pace;
 
 pub use operator_task::OperatorTask;
+pub(crate) use pace::Pace;
+pub use pace::STEP_US;
 
 use crate::stage::Control;
 use tidemill_base::{Barrier, Micros, Result};

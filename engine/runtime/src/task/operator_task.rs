@@ -1,6 +1,6 @@
 //! The task of an operator that reads channels.
 
-use super::{OUTBOX_MAX, Progress, RUN_RECORDS, SNAPSHOT_STEP_US, Task};
+use super::{OUTBOX_MAX, Pace, Progress, RUN_RECORDS, SNAPSHOT_STEP_US, STEP_US, Task};
 use crate::context::{Context, SectionId, SectionKind, TaskEvent};
 use crate::gate::{ChannelId, Delivery, Gate};
 use crate::operator::{Flow, Operator};
@@ -22,6 +22,17 @@ enum Firing {
     Tick,
 }
 
+/// How far a step has come with a firing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fired {
+    /// To its end, or there was none.
+    Whole,
+    /// As far as the outputs allow.
+    Full,
+    /// As far as its time allows (T6).
+    Part,
+}
+
 /// The snapshot in progress.
 struct Pending {
     barrier: Barrier,
@@ -41,6 +52,7 @@ pub struct OperatorTask<O: Operator, S> {
     held: Option<Held>,
     firing: Option<Firing>,
     started: bool,
+    pace: Pace,
     pending: Option<Pending>,
     triggered: Option<Barrier>,
     acknowledged: u64,
@@ -61,6 +73,7 @@ impl<O: Operator, S: Stage<O::Out>> OperatorTask<O, S> {
             held: None,
             firing: None,
             started: false,
+            pace: Pace::new(RUN_RECORDS),
             pending: None,
             triggered: None,
             acknowledged: 0,
@@ -80,12 +93,13 @@ impl<O: Operator, S: Stage<O::Out>> OperatorTask<O, S> {
         self.context.failure.check()
     }
 
-    /// Runs the current firing as far as the outputs allow; true when there is none left.
-    fn fire(&mut self) -> Result<bool> {
+    /// Runs the current firing as far as outputs and time allow.
+    fn fire(&mut self) -> Result<Fired> {
         while let Some(firing) = self.firing {
             if !self.writable() {
-                return Ok(false);
+                return Ok(Fired::Full);
             }
+            let began = self.context.time.read();
             let flow = match (self.started, firing) {
                 (false, Firing::Watermark(w)) => self.operator.watermark(w, &mut self.chain)?,
                 (false, Firing::Tick) => {
@@ -102,9 +116,11 @@ impl<O: Operator, S: Stage<O::Out>> OperatorTask<O, S> {
                     self.context.metrics.watermark.set(w);
                     self.control(Control::Watermark(w))?;
                 }
+            } else if self.context.time.read().saturating_sub(began) > STEP_US {
+                return Ok(Fired::Part);
             }
         }
-        Ok(true)
+        Ok(Fired::Whole)
     }
 
     fn start_firing(&mut self, firing: Firing) {
@@ -117,15 +133,17 @@ impl<O: Operator, S: Stage<O::Out>> OperatorTask<O, S> {
         self.started = false;
     }
 
-    /// Works on the held batch while outputs are writable; true if it worked at all.
+    /// Works on the held batch while outputs are writable and time allows (T6); true if it worked at all.
     fn run_held(&mut self) -> Result<bool> {
         let mut worked = false;
+        let mut began = self.context.time.read();
         while let Some(held) = &self.held {
             if !self.chain.writable() || !self.operator.side_writable() {
                 return Ok(worked);
             }
-            let end = held.batch.len().min(held.next + RUN_RECORDS);
-            let range = held.next..end;
+            let start = held.next;
+            let end = held.batch.len().min(start + self.pace.records());
+            let range = start..end;
             let next = self.operator.records(held.input, &held.batch, range, &mut self.chain)?;
             debug_assert!((held.next + 1..=end).contains(&next), "T5: {next} of {end}");
             self.chain.end_run();
@@ -139,6 +157,11 @@ impl<O: Operator, S: Stage<O::Out>> OperatorTask<O, S> {
                 self.context.metrics.latency.observe(latency, held.batch.len() as u64);
                 self.gate.recycle(held.channel, held.batch);
             }
+            let now = self.context.time.read();
+            if self.pace.took(next - start, now.saturating_sub(began)) {
+                break;
+            }
+            began = now;
         }
         Ok(worked)
     }
@@ -277,9 +300,13 @@ impl<O: Operator, S: Stage<O::Out>> Task for OperatorTask<O, S> {
         if self.finished {
             return Ok(if snapshotting { Progress::Worked } else { Progress::Finished });
         }
-        if !self.fire()? {
-            self.control(Control::Flush)?;
-            return Ok(Progress::Blocked { until: self.until() });
+        match self.fire()? {
+            Fired::Whole => {}
+            Fired::Part => return Ok(Progress::Worked),
+            Fired::Full => {
+                self.control(Control::Flush)?;
+                return Ok(Progress::Blocked { until: self.until() });
+            }
         }
         let now = self.context.time.now();
         let mut worked = snapshotting;
