@@ -274,6 +274,9 @@ async fn a_job_that_comes_to_its_end_is_finished() {
     assert_eq!(job["cause"], Value::Null);
     assert!(!managers[0].commits().is_empty(), "its sinks were committed");
     assert!(managers[0].workers().is_empty());
+    let checkpoints = cluster.dir.path().join("checkpoints");
+    let left = || std::fs::read_dir(&checkpoints).unwrap().count();
+    cluster.until("nothing is left of its checkpoints", |_| async { left() == 0 }).await;
 }
 
 #[tokio::test]

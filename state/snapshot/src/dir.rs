@@ -330,6 +330,16 @@ impl SnapshotStore for DirStore {
         }
         Ok(removed)
     }
+
+    fn close(&self) -> Result<()> {
+        for dir in [self.shared_dir(), self.root.clone()] {
+            match self.disk.remove_dir(&dir) {
+                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                other => other.map_err(|e| Error::writing("cannot remove", &dir, &e))?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A file under its temporary name. Dropped before it was published, it is removed (D4).

@@ -133,6 +133,15 @@ pub trait SnapshotStore: Send + Sync {
         Ok(0)
     }
 
+    /// Nothing will be written here any more: removes what a store without checkpoints consists of.
+    /// One that still has any is left as it is.
+    ///
+    /// # Errors
+    /// By cause.
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Commits a checkpoint: checks that the manifest agrees with itself and that everything it
     /// names is stored at full length, then writes it.
     ///

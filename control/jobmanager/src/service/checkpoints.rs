@@ -280,6 +280,10 @@ fn clear(store: &dyn SnapshotStore, kept: &BTreeSet<u64>) -> Result<Retained, Er
         for name in store.list_shared()? {
             store.delete_shared(&name)?;
         }
+        // What was deleted is deleted all the same.
+        if let Err(e) = store.close() {
+            debug!("{} stays: {e}", store.locate(None));
+        }
     }
     Ok(retained)
 }

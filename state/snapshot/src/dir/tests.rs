@@ -399,3 +399,21 @@ fn a_place_that_cannot_hold_checkpoints_is_refused_at_once() {
     assert!(matches!(DirStore::existing(root.path().join("no")), Err(Error::Missing(_))));
     assert!(!root.path().join("no").exists());
 }
+
+#[test]
+fn a_closed_store_is_gone_unless_it_holds_something() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("job");
+    let store: Arc<dyn SnapshotStore> = Arc::new(DirStore::create(&root).unwrap());
+    write(&store, 1, false, &["a"]).unwrap();
+    store.close().unwrap();
+    assert_eq!(restore_and_check(&*store).unwrap(), Some(1));
+    store.delete(1).unwrap();
+    for name in store.list_shared().unwrap() {
+        store.close().unwrap();
+        store.delete_shared(&name).unwrap();
+    }
+    store.close().unwrap();
+    assert!(!root.exists());
+    store.close().unwrap();
+}
