@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tidemill_coordination::{MasterEvent, Micros, Submission};
+use tidemill_coordination::{JobStatus, MasterEvent, Micros, Submission};
 use tidemill_protocol::{
     AgentId, AgentSays, JobId, LogRequest, PlanError, PlanErrorKind, PlanRequest, RunningAttempt,
     RunningWorker, StartWorker, ToAgent, ToWorker, WorkerId, WorkerSays,
@@ -225,7 +225,24 @@ impl Service {
         let peer = Peer::Worker(worker.clone());
         self.absent.remove(&peer);
         self.detector.forget(&peer);
+        self.note_cause(worker, &reason);
         self.drive(&worker.job, MasterEvent::WorkerLost { worker: worker.number, reason });
+    }
+
+    /// Its peers may have felt a worker's end before its agent told it: their attempt has failed already, by a
+    /// broken connection, and the cause is recorded too.
+    fn note_cause(&mut self, worker: &WorkerId, reason: &str) {
+        let Some(job) = self.jobs.get(&worker.job) else { return };
+        let attempt = job.row().attempt;
+        let failed = job.history.record().exceptions.last().is_some_and(|e| e.attempt == attempt);
+        let waits = job.is_live() && job.row().status == JobStatus::Restarting;
+        if !failed || !waits || !job.placed.contains_key(&worker.number) {
+            return;
+        }
+        let host = job.host_of(worker.number).map(str::to_owned);
+        let cause = format!("worker {} is lost: {reason}", worker.number);
+        let at_ms = self.wall_ms();
+        self.with(&worker.job, |history, _| history.exception(at_ms, attempt, None, host, cause));
     }
 
     fn worker_up(

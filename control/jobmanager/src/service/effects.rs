@@ -70,7 +70,7 @@ impl Service {
         }
     }
 
-    fn with(
+    pub(super) fn with(
         &mut self,
         id: &JobId,
         change: impl FnOnce(&mut History, Option<&tidemill_coordination::Master>),
