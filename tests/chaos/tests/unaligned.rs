@@ -28,8 +28,8 @@ fn checkpoints<T>(
         hosts: None,
     };
     let mut cluster = Cluster::start(plan).map_err(|e| e.to_string())?;
-    // A record takes 1.2 ms behind the exchange; one of these needs less than 1 us before it.
-    let args = ["--slow-us", "1200", "--aligned-ms", aligned, "--interval-ms", "5000"];
+    // A record takes 5 ms behind the exchange; one of these needs less than 1 us before it.
+    let args = ["--slow-us", "5000", "--aligned-ms", aligned, "--interval-ms", "5000"];
     let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
     until(Duration::from_secs(20), "all slots are there", || {
         (cluster.get("/cluster/metrics").ok()?["available_slots"] == 4).then_some(())
