@@ -135,7 +135,9 @@ fn memory_is_flat_under_a_slow_sink() {
         eprintln!("{sources} -> {sinks}: {rows} rows, +{} KiB", seen.growth_kib);
         assert_eq!(seen.summary.outcome, "finished", "{what}");
         assert!(rows > 300 && rows <= 3_100 * u64::from(sinks), "{rows} rows, {what}");
-        assert!(seen.growth_kib < 4 << 10, "grew by {} KiB, {what}", seen.growth_kib);
+        // No more than the channels' buffers hold, however late they were touched first. Without
+        // backpressure it would be hundreds of MiB.
+        assert!(seen.growth_kib < 16 << 10, "grew by {} KiB, {what}", seen.growth_kib);
         // What is ahead of the sink fits into the channels' buffers.
         let ahead_bytes = (emitted - rows.min(emitted)) * 100;
         assert!(ahead_bytes < 16 << 20, "{emitted} records emitted for {rows}, {what}");
