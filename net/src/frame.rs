@@ -34,7 +34,7 @@ pub const HEADER: usize = 32;
 pub const MAGIC: [u8; 2] = *b"TM";
 
 /// Version of the protocol; peers of different versions refuse each other in the handshake.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// The largest payload: a dedicated buffer of the largest record, its metadata and the head.
 pub const PAYLOAD_MAX: usize = (32 << 20) + 4096;

@@ -40,8 +40,13 @@ pub trait Record:
     > + Sized
     + 'static
 {
-    /// Whether an owned value is as cheap as a view: it owns no memory. Only speed depends on it.
+    /// Whether an owned value is as cheap as a view: it owns no memory. Its archive then is its root
+    /// and no more.
     const PLAIN: bool = false;
+
+    /// Bytes of an archive's root that `resolve_view` writes whatever the value: the root's size if
+    /// it has no padding. Only speed depends on it, as long as it is not more than that.
+    const WRITTEN: usize = 0;
 
     /// The borrowed form: `Copy`, with native types (`u64`, `&str`). Views are equal if what they
     /// view is, whichever of the two forms that has.

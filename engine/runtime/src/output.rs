@@ -129,14 +129,12 @@ impl<T: Record> Router<T> for BroadcastRouter {
     }
 }
 
-struct Lane {
-    sender: ChannelSender,
-    builder: Option<BatchBuilder>,
-}
-
 /// The end of a chain at an exchange.
 pub struct EdgeWriter<T, R> {
-    lanes: Vec<Lane>,
+    /// What each lane is writing.
+    builders: Box<[Option<BatchBuilder>]>,
+    /// The channel of each lane. Apart, so that what every record touches lies close together.
+    senders: Vec<ChannelSender>,
     router: R,
     context: Context,
     /// The operator whose records these are, for messages.
@@ -154,9 +152,9 @@ impl<T: Record, R: Router<T>> EdgeWriter<T, R> {
     /// Writes to the channels of `outlet`, one a consumer subtask.
     pub fn new(outlet: Outlet, router: R, context: Context) -> Self {
         let Outlet { operator, channels } = outlet;
-        let lanes = channels.into_iter().map(|sender| Lane { sender, builder: None }).collect();
         EdgeWriter {
-            lanes,
+            builders: channels.iter().map(|_| None).collect(),
+            senders: channels,
             router,
             context,
             operator,
@@ -170,38 +168,42 @@ impl<T: Record, R: Router<T>> EdgeWriter<T, R> {
 
     #[inline(always)]
     fn push_lane(&mut self, lane: usize, view: T::View<'_>, timestamp: Timestamp, hash: u64) {
-        if let Some(builder) = &mut self.lanes[lane].builder
+        if let Some(builder) = &mut self.builders[lane]
             && builder.push::<T>(view, timestamp, hash).is_ok()
         {
             return;
         }
-        self.push_fresh(lane, view, timestamp, hash);
+        // A copy of its own: the address of `view` would have every record written to the stack.
+        let spilled = view;
+        self.push_fresh(lane, &spilled, timestamp, hash);
     }
 
     /// The current buffer is full or missing.
+    #[cold]
     #[inline(never)]
-    fn push_fresh(&mut self, lane: usize, view: T::View<'_>, timestamp: Timestamp, hash: u64) {
+    fn push_fresh(&mut self, lane: usize, view: &T::View<'_>, timestamp: Timestamp, hash: u64) {
+        let view = *view;
         self.seal(lane);
         if self.refused.take() {
-            self.lanes.iter_mut().for_each(|l| l.sender.begin_record());
+            self.senders.iter_mut().for_each(ChannelSender::begin_record);
         }
         let now = self.context.time.now();
-        let sender = &mut self.lanes[lane].sender;
+        let sender = &mut self.senders[lane];
         let Some(buffer) = sender.take_buffer() else {
             return self.context.failure.set(self.expanded(lane));
         };
         let mut builder = BatchBuilder::born_at(buffer, now);
         if builder.push::<T>(view, timestamp, hash).is_ok() {
-            self.lanes[lane].builder = Some(builder);
+            self.builders[lane] = Some(builder);
         } else {
             sender.give_back(builder.seal().into_buffer());
             match self.dedicated(lane, view, timestamp, hash) {
-                Ok(builder) => self.lanes[lane].builder = Some(builder),
+                Ok(builder) => self.builders[lane] = Some(builder),
                 Err(error) => return self.context.failure.set(error),
             }
             self.seal(lane);
         }
-        self.room &= self.lanes[lane].sender.has_room();
+        self.room &= self.senders[lane].has_room();
     }
 
     /// A record larger than a buffer travels alone in a dedicated one.
@@ -219,7 +221,7 @@ impl<T: Record, R: Router<T>> EdgeWriter<T, R> {
             bytes = LARGE_BYTES_MAX.min(2 * bytes);
             let mut builder = BatchBuilder::born_at(Buffer::with_bytes(bytes), now);
             if builder.push::<T>(view, timestamp, hash).is_ok() {
-                let taken = self.lanes[lane].sender.take_credits(builder.bytes_used());
+                let taken = self.senders[lane].take_credits(builder.bytes_used());
                 return if taken { Ok(builder) } else { Err(self.expanded(lane)) };
             }
         }
@@ -232,7 +234,7 @@ impl<T: Record, R: Router<T>> EdgeWriter<T, R> {
             "operator '{}' expanded one record to more than {} MiB of output; emit less for each \
              input record, or split the work over several operators",
             self.operator,
-            self.lanes[lane].sender.bytes_max() >> 20
+            self.senders[lane].bytes_max() >> 20
         ))
     }
 
@@ -240,7 +242,7 @@ impl<T: Record, R: Router<T>> EdgeWriter<T, R> {
     fn too_large(&self, view: T::View<'_>) -> Error {
         let mut builder = BatchBuilder::new(Buffer::with_bytes(MEASURE_BYTES_MAX));
         let size = match builder.push::<T>(view, 0, 0) {
-            Ok(()) => (builder.bytes_used() - META).to_string(),
+            Ok(()) => builder.seal().data().len().to_string(),
             Err(Full) => format!("more than {MEASURE_BYTES_MAX}"),
         };
         Error::job(format!(
@@ -251,21 +253,20 @@ impl<T: Record, R: Router<T>> EdgeWriter<T, R> {
     }
 
     fn seal(&mut self, lane: usize) {
-        let lane = &mut self.lanes[lane];
-        if let Some(builder) = lane.builder.take() {
+        if let Some(builder) = self.builders[lane].take() {
             if builder.is_empty() {
-                lane.builder = Some(builder);
+                self.builders[lane] = Some(builder);
                 return;
             }
             let metrics = &self.context.metrics;
             add(&metrics.records_out, builder.len());
             add(&metrics.bytes_out, builder.bytes_used());
-            lane.sender.send(Element::Batch(builder.seal()));
+            self.senders[lane].send(Element::Batch(builder.seal()));
         }
     }
 
     fn seal_all(&mut self) {
-        for lane in 0..self.lanes.len() {
+        for lane in 0..self.senders.len() {
             self.seal(lane);
         }
         self.flushed_at = self.context.time.now();
@@ -273,8 +274,8 @@ impl<T: Record, R: Router<T>> EdgeWriter<T, R> {
 
     fn send_all(&mut self, element: impl Fn() -> Element) {
         self.seal_all();
-        for lane in &mut self.lanes {
-            lane.sender.send(element());
+        for sender in &mut self.senders {
+            sender.send(element());
         }
     }
 }
@@ -289,7 +290,7 @@ impl<T: Record, R: Router<T>> Stage<T> for EdgeWriter<T, R> {
         match self.router.route(view) {
             Route::One(lane, hash) => self.push_lane(lane, view, timestamp, hash),
             Route::All => {
-                for lane in 0..self.lanes.len() {
+                for lane in 0..self.senders.len() {
                     self.push_lane(lane, view, timestamp, 0);
                 }
             }
@@ -316,7 +317,7 @@ impl<T: Record, R: Router<T>> Stage<T> for EdgeWriter<T, R> {
         if self.context.time.now() >= self.flushed_at + BUFFER_TIMEOUT_US {
             self.seal_all();
         }
-        let writable = self.lanes.iter_mut().all(|lane| lane.sender.has_credit());
+        let writable = self.senders.iter_mut().all(ChannelSender::has_credit);
         self.room |= writable;
         writable
     }

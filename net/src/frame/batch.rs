@@ -5,10 +5,10 @@
 //!         first time i64 | stride u32 | first hash's upper half: 0 u32                 (32 bytes)
 //!  hashes 0: u64 each    1: none, all are 0
 //!  times  0: i64 each    1: u32 each, added to the first time   2: u16 each, likewise   3: none, all alike
-//!  ends   0: u32 each    1: none, record i ends at stride * (i + 1)
+//!  ends   0: u32 each    1: none, record i ends at stride * (i + 1)   2: likewise, and the batch is even
 //!  data   the archives
 //! ```
-//! Of the 24 bytes of metadata that a record has in its buffer, 10 remain for keyed records of a fixed
+//! Of the 16 or 24 bytes of metadata that a record has in its buffer, 10 remain for keyed records of one
 //! size with times close to each other: what crosses a connection is copied twice by the kernel.
 //!
 //! Invariants
@@ -18,7 +18,7 @@
 
 use super::{damaged, word};
 use crate::error::Broken;
-use tidemill_base::batch::META;
+use tidemill_base::batch::{META, META_EVEN};
 use tidemill_base::{Batch, Buffer, Micros};
 
 /// Bytes of the head.
@@ -26,6 +26,9 @@ pub const HEAD: usize = 32;
 
 /// The age of a batch that nobody dated.
 const UNDATED: u32 = u32::MAX;
+
+/// The form of the ends of an even batch.
+const EVEN: u8 = 2;
 
 /// What the head says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,9 +70,10 @@ impl Head {
         let n = head.count as usize;
         let hashes = [8, 0].get(usize::from(head.hashes))?;
         let times = [8, 4, 2, 0].get(usize::from(head.times))?;
-        let ends = [4, 0].get(usize::from(head.ends))?;
+        let ends = [4, 0, 0].get(usize::from(head.ends))?;
         let padding = bytes[15] != 0 || word(bytes, 28) != 0;
-        (!padding).then_some((head, [n * hashes, n * times, n * ends]))
+        let even = head.ends == EVEN && head.stride == 0;
+        (!padding && !even).then_some((head, [n * hashes, n * times, n * ends]))
     }
 }
 
@@ -80,18 +84,14 @@ fn time_of(meta: &[u8]) -> i64 {
 
 /// Chooses the forms of a batch's columns.
 fn survey(batch: &Batch, now: Micros) -> Head {
-    let metas = batch.metas();
+    let metas = || batch.metas().rchunks_exact(batch.meta_bytes());
     let (mut least, mut most) = (i64::MAX, i64::MIN);
     let mut any_hash = 0;
-    let stride = metas.rchunks_exact(META).next().map_or(0, |meta| word(meta, 16));
-    let (mut end, mut even) = (0u32, true);
-    for meta in metas.rchunks_exact(META) {
+    for meta in metas() {
         let time = time_of(meta);
         least = least.min(time);
         most = most.max(time);
         any_hash |= word(meta, 8) | word(meta, 12);
-        end = end.wrapping_add(stride);
-        even &= end == word(meta, 16);
     }
     let times = match most.checked_sub(least) {
         Some(0) => 3,
@@ -99,13 +99,23 @@ fn survey(batch: &Batch, now: Micros) -> Head {
         Some(span) if span <= i64::from(u32::MAX) => 1,
         _ => 0,
     };
+    let (ends, stride) = match batch.stride() {
+        0 => {
+            let stride = metas().next().map_or(0, |meta| word(meta, 16));
+            let by_stride =
+                std::iter::successors(Some(stride), |end| Some(end.wrapping_add(stride)));
+            let alike = metas().map(|meta| word(meta, 16)).zip(by_stride).all(|(a, b)| a == b);
+            (u8::from(alike), stride)
+        }
+        stride => (EVEN, stride),
+    };
     Head {
         count: batch.len() as u32,
         data: batch.data().len() as u32,
         age: age(batch, now),
         hashes: u8::from(any_hash == 0),
         times,
-        ends: u8::from(even),
+        ends,
         first: least,
         stride,
     }
@@ -118,12 +128,14 @@ pub fn pack(batch: &Batch, now: Micros, out: &mut Vec<u8>) {
     }
 }
 
-/// What most batches are, in one pass: hashed records of one size, with times close to each other. False,
-/// and nothing appended, for any other.
+/// What most batches are, in one pass: even and hashed, with times close to each other. False, and nothing
+/// appended, for any other.
 fn pack_usual(batch: &Batch, now: Micros, out: &mut Vec<u8>) -> bool {
     let (metas, n) = (batch.metas(), batch.len());
-    let Some(first) = metas.rchunks_exact(META).next() else { return false };
-    let (base, stride) = (time_of(first).wrapping_sub(1 << 15), word(first, 16));
+    let Some(first) = metas.rchunks_exact(META_EVEN).next().filter(|_| batch.stride() > 0) else {
+        return false;
+    };
+    let base = time_of(first).wrapping_sub(1 << 15);
     if (word(first, 8) | word(first, 12)) == 0 {
         return false;
     }
@@ -131,15 +143,15 @@ fn pack_usual(batch: &Batch, now: Micros, out: &mut Vec<u8>) -> bool {
     out.resize(from + HEAD + 10 * n, 0);
     let (hashes, times) = out[from + HEAD..].split_at_mut(8 * n);
     let (hashes, times) = (hashes.as_chunks_mut::<8>().0, times.as_chunks_mut::<2>().0);
-    let (mut end, mut odd) = (0u32, 0u64);
-    for ((meta, hash), time) in metas.as_chunks::<META>().0.iter().rev().zip(hashes).zip(times) {
+    let mut far = 0u64;
+    let metas = metas.as_chunks::<META_EVEN>().0.iter().rev();
+    for ((meta, hash), time) in metas.zip(hashes).zip(times) {
         let offset = time_of(meta).wrapping_sub(base) as u64;
-        end = end.wrapping_add(stride);
-        odd |= (offset >> 16) | u64::from(end ^ word(meta, 16));
-        hash.copy_from_slice(&meta[8..16]);
+        far |= offset >> 16;
+        hash.copy_from_slice(&meta[8..]);
         *time = (offset as u16).to_le_bytes();
     }
-    if odd != 0 {
+    if far != 0 {
         out.truncate(from);
         return false;
     }
@@ -149,9 +161,9 @@ fn pack_usual(batch: &Batch, now: Micros, out: &mut Vec<u8>) -> bool {
         age: age(batch, now),
         hashes: 0,
         times: 2,
-        ends: 1,
+        ends: EVEN,
         first: base,
-        stride,
+        stride: batch.stride(),
     };
     out[from..from + HEAD].copy_from_slice(&head.encode());
     true
@@ -167,7 +179,7 @@ fn age(batch: &Batch, now: Micros) -> u32 {
 fn pack_any(batch: &Batch, now: Micros, out: &mut Vec<u8>) {
     let head = survey(batch, now);
     out.extend_from_slice(&head.encode());
-    let metas = || batch.metas().rchunks_exact(META);
+    let metas = || batch.metas().rchunks_exact(batch.meta_bytes());
     if head.hashes == 0 {
         column::<8>(out, batch.len(), metas(), |m| {
             [m[8], m[9], m[10], m[11], m[12], m[13], m[14], m[15]]
@@ -237,7 +249,11 @@ impl<'a> Packed<'a> {
 
     /// Bytes that the batch takes in a buffer.
     pub fn bytes(&self) -> usize {
-        self.data.len() + META * self.head.count as usize
+        self.data.len() + self.meta_bytes() * self.head.count as usize
+    }
+
+    fn meta_bytes(&self) -> usize {
+        if self.head.ends == EVEN { META_EVEN } else { META }
     }
 
     /// Lays the batch out in `buffer`, dated on the clock that says `now`.
@@ -252,7 +268,7 @@ impl<'a> Packed<'a> {
         }
         let bytes = buffer.bytes_mut();
         bytes[..self.data.len()].copy_from_slice(self.data);
-        let tail = &mut bytes[room - META * n..];
+        let tail = &mut bytes[room - self.meta_bytes() * n..];
         let first = self.head.first;
         match self.head.times {
             0 => self
@@ -279,7 +295,8 @@ impl<'a> Packed<'a> {
             UNDATED => 0,
             age => now.saturating_sub(u64::from(age)).max(1),
         };
-        Batch::assemble(buffer, self.head.data, self.head.count, born_at)
+        let stride = if self.head.ends == EVEN { self.head.stride } else { 0 };
+        Batch::assemble(buffer, self.head.data, self.head.count, stride, born_at)
             .map_err(|e| damaged(e.to_string()))
     }
 
@@ -300,7 +317,9 @@ impl<'a> Packed<'a> {
         hashes: impl Iterator<Item = [u8; 8]>,
     ) {
         let stride = self.head.stride;
-        if self.head.ends == 0 {
+        if self.head.ends == EVEN {
+            write_even(tail, times, hashes);
+        } else if self.head.ends == 0 {
             let ends = self.ends.as_chunks::<4>().0.iter().map(|e| u32::from_le_bytes(*e));
             write_metas(tail, times, hashes, ends);
         } else {
@@ -311,6 +330,19 @@ impl<'a> Packed<'a> {
             });
             write_metas(tail, times, hashes, ends);
         }
+    }
+}
+
+#[inline(always)]
+fn write_even(
+    tail: &mut [u8],
+    times: impl Iterator<Item = i64>,
+    hashes: impl Iterator<Item = [u8; 8]>,
+) {
+    let (cells, _) = tail.as_chunks_mut::<META_EVEN>();
+    for ((meta, time), hash) in cells.iter_mut().rev().zip(times).zip(hashes) {
+        meta[..8].copy_from_slice(&time.to_le_bytes());
+        meta[8..].copy_from_slice(&hash);
     }
 }
 

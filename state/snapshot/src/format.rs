@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 /// First eight bytes of every data object.
 pub const OBJECT_MAGIC: [u8; 8] = *b"TIDESNAP";
 /// The version of the object format that this build writes and reads.
-pub const OBJECT_VERSION: u16 = 1;
+pub const OBJECT_VERSION: u16 = 2;
 /// Bytes of the object header.
 pub const OBJECT_HEADER_BYTES: usize = 16;
 /// Bytes of a chunk header.

@@ -5,6 +5,8 @@ use rkyv::Place;
 use rkyv::rancor::Failure;
 
 impl<T: Record, const N: usize> Record for [T; N] {
+    const PLAIN: bool = T::PLAIN;
+    const WRITTEN: usize = N * T::WRITTEN;
     type View<'a> = [T::View<'a>; N];
     #[inline(always)]
     fn view(&self) -> Self::View<'_> {

@@ -40,32 +40,35 @@ impl<'b> Encoder<'b> {
     #[inline(always)]
     pub fn encode_in_halves<T: Record>(&mut self, view: T::View<'_>) -> Result<(), Failure> {
         let resolver = T::serialize_view(view, self)?;
-        let at = self.reserve_one::<T::Archived>()?;
+        let at = self.reserve_root::<T>()?;
         self.resolve_at::<T>(view, resolver, at);
         Ok(())
     }
 
-    /// As `reserve(1)`, its length known to the compiler.
+    /// As `reserve(1)`, its length known to the compiler, and what is written whole not zeroed.
     #[inline(always)]
-    fn reserve_one<U>(&mut self) -> Result<usize, Failure> {
-        let at = self.position.next_multiple_of(align_of::<U>());
-        // How much padding there is cannot be predicted: the most there can be, if it fits.
-        match self.bytes.get_mut(self.position..self.position + ALIGN) {
-            Some(padding) => padding.fill(0),
-            None => self.pad_near_end(at)?,
+    fn reserve_root<T: Record>(&mut self) -> Result<usize, Failure> {
+        let size = size_of::<T::Archived>();
+        let at = self.position.next_multiple_of(align_of::<T::Archived>());
+        if T::PLAIN {
+            // Roots only: they are aligned by their size.
+            if at != self.position {
+                pad(self.bytes, self.position, at)?;
+            }
+        } else {
+            // How much padding there is cannot be predicted: the most there can be, if it fits.
+            match self.bytes.get_mut(self.position..self.position + ALIGN) {
+                Some(padding) => padding.fill(0),
+                None => pad(self.bytes, self.position, at)?,
+            }
         }
-        let root = self.bytes.get_mut(at..).and_then(|rest| rest.get_mut(..size_of::<U>()));
-        root.ok_or(Failure)?.fill(0);
-        self.position = at + size_of::<U>();
+        let root = self.bytes.get_mut(at..).and_then(|rest| rest.get_mut(..size));
+        let root = root.ok_or(Failure)?;
+        if T::WRITTEN < size {
+            root.fill(0);
+        }
+        self.position = at + size;
         Ok(at)
-    }
-
-    /// Zeroes up to `at`. Apart, since the compiler would make one call of both ways to pad.
-    #[cold]
-    #[inline(never)]
-    fn pad_near_end(&mut self, at: usize) -> Result<(), Failure> {
-        self.bytes.get_mut(self.position..at).ok_or(Failure)?.fill(0);
-        Ok(())
     }
 
     /// Writes 16 bytes, of which the first `n` stay; returns where. `None`, and nothing is written,
@@ -122,6 +125,15 @@ impl<'b> Encoder<'b> {
             T::resolve_view(view, resolver, Place::new_unchecked(at, root));
         }
     }
+}
+
+/// Zeroes `from..to`. Apart, since the compiler would make one call of all ways to pad; not a method,
+/// so that the encoder stays in registers.
+#[cold]
+#[inline(never)]
+fn pad(bytes: &mut [u8], from: usize, to: usize) -> Result<(), Failure> {
+    bytes.get_mut(from..to).ok_or(Failure)?.fill(0);
+    Ok(())
 }
 
 impl Fallible for Encoder<'_> {

@@ -12,6 +12,7 @@ macro_rules! primitive {
     ($($t:ty, $name:literal, |$a:ident| $native:expr;)*) => {$(
         impl Record for $t {
             const PLAIN: bool = true;
+            const WRITTEN: usize = size_of::<Self::Archived>();
             type View<'a> = $t;
             #[inline(always)]
             fn view(&self) -> $t {
@@ -128,6 +129,7 @@ fn encode_long(view: &str, out: &mut Encoder<'_>) -> Result<(), Failure> {
 // Which lengths strings have is what a CPU cannot predict, and short ones are what streams are
 // keyed by: those are written and viewed without a branch on their length.
 impl Record for String {
+    const WRITTEN: usize = INLINE;
     type View<'a> = &'a str;
     #[inline(always)]
     fn view(&self) -> &str {

@@ -143,3 +143,57 @@ fn a_full_buffer_refuses_and_stays_whole() {
     batch.check::<String>().unwrap();
     assert!(batch.iter::<String>().all(|(v, _, _)| v == "twelve bytes"));
 }
+
+/// What was in the buffer before does not show in an archive: every byte is written or zeroed.
+#[test]
+fn archives_do_not_depend_on_what_the_buffer_held() {
+    fn bytes_of<T: Record>(value: &T, dirt: u8) -> Vec<u8> {
+        let mut buffer = Buffer::with_bytes(1024);
+        buffer.bytes_mut().fill(dirt);
+        let mut builder = BatchBuilder::new(buffer);
+        for _ in 0..2 {
+            builder.push::<T>(value.view(), 1, 2).unwrap();
+        }
+        let batch = builder.seal();
+        [batch.data(), batch.metas()].concat()
+    }
+    fn same<T: Record>(value: T) {
+        assert_eq!(bytes_of(&value, 0), bytes_of(&value, 0xa5), "{}", shape_of::<T>());
+        let written = T::WRITTEN;
+        assert!(written <= size_of::<T::Archived>(), "{} of {written}", shape_of::<T>());
+    }
+    same((1u64, 2i64, f64::MAX));
+    same((1u8, 2u64));
+    same((1u64, 2u8));
+    same((true, 'x', 3u16, 4u128));
+    same([(1u8, 2u16); 3]);
+    same([7u64; 3]);
+    same((Some(3u32), None::<u64>, ()));
+    for n in 0..40 {
+        same(("x".repeat(n), 7u8));
+        same(Some(("x".repeat(n), 7u64)));
+        same(vec![("x".repeat(n), 7u8); 2]);
+    }
+}
+
+#[test]
+#[should_panic(expected = "in one batch")]
+fn plain_records_and_others_do_not_share_a_batch() {
+    let mut builder = BatchBuilder::new(Buffer::pooled());
+    builder.push::<u64>(1, 0, 0).unwrap();
+    let _ = builder.push::<String>("x", 0, 0);
+}
+
+#[test]
+fn an_even_batch_is_not_checked_as_another() {
+    let mut builder = BatchBuilder::new(Buffer::pooled());
+    builder.push::<u64>(1, 0, 0).unwrap();
+    let batch = builder.seal();
+    batch.check::<u64>().unwrap();
+    assert!(batch.check::<u32>().is_err() && batch.check::<String>().is_err());
+    let mut bytes = vec![];
+    batch.encode(&mut bytes);
+    // A stride that the data does not have.
+    bytes[8] = 4;
+    assert!(Batch::decode(&bytes).is_err());
+}

@@ -13,6 +13,7 @@ macro_rules! tuple {
     ($archived:ident; $($t:ident $i:tt $r:ident $o:ident),*) => {
         impl<$($t: Record),*> Record for ($($t,)*) {
             const PLAIN: bool = $($t::PLAIN)&&*;
+            const WRITTEN: usize = 0 $(+ $t::WRITTEN)*;
             type View<'a> = ($($t::View<'a>,)*);
             #[inline(always)]
             fn view(&self) -> Self::View<'_> {

@@ -83,11 +83,17 @@ proptest! {
     }
 
     #[test]
-    fn noise_is_refused_or_safe(mut bytes in vec(any::<u8>(), 0..300), count in 0..4u32) {
-        let data = (bytes.len() as u32).saturating_sub(8 + 24 * count);
-        if bytes.len() > 8 {
+    fn noise_is_refused_or_safe(
+        mut bytes in vec(any::<u8>(), 0..300),
+        count in 0..4u32,
+        stride in prop_oneof![Just(0u32), 1..40u32, any::<u32>()],
+    ) {
+        let meta = if stride > 0 { 16 } else { 24 };
+        let data = (bytes.len() as u32).saturating_sub(12 + meta * count);
+        if bytes.len() > 12 {
             bytes[..4].copy_from_slice(&count.to_le_bytes());
             bytes[4..8].copy_from_slice(&data.to_le_bytes());
+            bytes[8..12].copy_from_slice(&stride.to_le_bytes());
         }
         survives::<Event>(bytes.clone(), &[]);
         survives::<Color>(bytes.clone(), &[]);
@@ -108,7 +114,7 @@ fn a_pointer_out_of_its_record_is_refused() {
     let value = (text, u32::from_le_bytes(*b"aaaa"));
     let mut bytes = encoded(&[value.clone(), value]);
     // Record: 24 bytes of text, 8 of string (length u32, offset i32), 4 of number.
-    let offset = 8 + 36 + 24 + 4;
+    let offset = 12 + 36 + 24 + 4;
     assert_eq!(bytes[offset..offset + 4], (-24i32).to_le_bytes());
     assert!(survives::<(String, u32)>(bytes.clone(), &[]));
     bytes[offset..offset + 4].copy_from_slice(&(-28i32).to_le_bytes());

@@ -52,9 +52,13 @@ fn methods(model: &Model) -> TokenStream {
     let inline =
         if model.variants.len() > 4 { quote!(#[inline]) } else { quote!(#[inline(always)]) };
     let fields = model.variants.iter().flat_map(|v| &v.fields).map(|f| &f.as_record);
+    let fields: Vec<_> = fields.collect();
     let plain = quote!(true #(&& #fields::PLAIN)*);
+    // Of an enum, what is written depends on the variant.
+    let written = if model.is_enum { quote!(0) } else { quote!(0 #(+ #fields::WRITTEN)*) };
     quote! {
         const PLAIN: bool = #plain;
+        const WRITTEN: usize = #written;
         type View<'a> = #a;
         #inline
         fn view(&self) -> #any {
