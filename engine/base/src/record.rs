@@ -41,7 +41,7 @@ pub trait Record:
     + 'static
 {
     /// Whether an owned value is as cheap as a view: it owns no memory. Its archive then is its root
-    /// and no more.
+    /// and no more. Types with the same shape agree in it.
     const PLAIN: bool = false;
 
     /// Bytes of an archive's root that `resolve_view` writes whatever the value: the root's size if

@@ -270,7 +270,7 @@ mod tests {
     /// The bytes on disk are fixed forever: a change here is a new version.
     #[test]
     fn golden_bytes() {
-        assert_eq!(object_header()[..12], *b"TIDESNAP\x01\x00\x00\x00");
+        assert_eq!(object_header()[..12], *b"TIDESNAP\x02\x00\x00\x00");
         let header = ChunkHeader::new(key(0x0102_0304_0506_0708, 9, 3, 10), b"abc").unwrap();
         let want = [8, 7, 6, 5, 4, 3, 2, 1, 9, 0, 0, 0, 4, 0, 10, 0, 3, 0, 0, 0];
         assert_eq!(header.encode()[..20], want);

@@ -29,6 +29,7 @@ impl<V: Record> Archive for Cached<V> {
 }
 
 impl<V: Record> Record for Cached<V> {
+    const PLAIN: bool = V::PLAIN;
     type View<'a> = Option<V::View<'a>>;
     fn view(&self) -> Self::View<'_> {
         self.value.view()

@@ -15,6 +15,7 @@ impl Archive for Place {
 }
 
 impl Record for Place {
+    const PLAIN: bool = true;
     type View<'a> = ();
     fn view(&self) {}
     fn view_archived((): &()) {}

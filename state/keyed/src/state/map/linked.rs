@@ -24,6 +24,8 @@ impl<V: Record> Archive for Linked<V> {
 }
 
 impl<V: Record> Record for Linked<V> {
+    const PLAIN: bool = V::PLAIN;
+    const WRITTEN: usize = V::WRITTEN;
     type View<'a> = V::View<'a>;
     fn view(&self) -> V::View<'_> {
         self.value.view()
