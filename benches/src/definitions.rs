@@ -63,18 +63,17 @@ impl Vocabulary {
     #[inline]
     #[expect(unsafe_code, reason = "the generator must not be slower than what it measures")]
     pub fn line(&self, i: u64, line: &mut String) {
-        // SAFETY: only ASCII is written.
-        let bytes = unsafe { line.as_mut_vec() };
-        bytes.clear();
-        bytes.resize(8 * 16, b' ');
+        let mut text = [b' '; 8 * 16];
         let mut at = 0;
         for j in 0..8 {
             let slot = (mix(i * 8 + j) >> 47) as usize;
             let (word, len) = self.words[usize::from(self.slots[slot])];
-            bytes[at..at + 16].copy_from_slice(&word);
+            text[at..at + 16].copy_from_slice(&word);
             at += usize::from(len);
         }
-        bytes.truncate(at - 1);
+        line.clear();
+        // SAFETY: only ASCII is written.
+        line.push_str(unsafe { std::str::from_utf8_unchecked(&text[..at - 1]) });
     }
 }
 
