@@ -7,5 +7,6 @@ mod failures;
 mod idle;
 mod life;
 mod process;
+mod program;
 mod settings;
 mod words;

@@ -1,12 +1,14 @@
 //! Processes of a cluster, ended with the test that started them.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+pub(crate) use crate::program::program;
 
 /// For anything that is waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
@@ -21,14 +23,6 @@ pub(crate) fn tidemill() -> Command {
     }
     command.env("XDG_CONFIG_HOME", "/nonexistent").stdin(Stdio::null());
     command
-}
-
-/// The job's program: cargo builds it beside the test, but only where no `--test` narrows what it builds.
-pub(crate) fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let program = test.parent().unwrap().with_file_name("examples").join("cluster_word_count");
-    assert!(program.is_file(), "{} is missing: build with --examples", program.display());
-    program
 }
 
 /// Waits for a value.
