@@ -4,7 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use crate::process::{Local, is_alive, program, tidemill};
+use crate::process::{Local, children, is_alive, program, tidemill, wait_for};
 use crate::words::Words;
 
 fn curl(words: &[&str]) -> String {
@@ -37,6 +37,11 @@ fn three_task_managers_with_nothing_to_do() {
     assert_eq!(end["status"], "FINISHED", "{end:#}");
     let logs = local.asker.text(&["logs", job]);
     assert!(logs.lines().any(|line| line == "0 that 13"), "{logs}");
+    // Whoever reads the log of a job that went well is not frightened by how its workers ended.
+    let server = local.server.pid();
+    wait_for("the end of its workers", || children(server).is_empty().then_some(()));
+    let logs = local.asker.text(&["logs", job]);
+    assert!(!logs.contains("connection") && !logs.contains("error"), "{logs}");
 
     // More than there is.
     let refused = curl(&["-X", "POST", &submit, "-F", &file, "-F", "parallelism=13"]);
@@ -72,10 +77,8 @@ fn a_kill_of_local_leaves_no_process_behind() {
     let words = Words::new(20_000);
     let job = words.submit(&local.asker, 60.0, &[]);
     local.asker.until(&job, "RUNNING", |j| j["status"] == "RUNNING");
-    let workers = crate::process::children(local.server.pid());
+    let workers = children(local.server.pid());
     assert_eq!(workers.len(), 2, "a worker on each TaskManager");
     local.server.kill();
-    crate::process::wait_for("the workers' end", || {
-        (!workers.iter().any(|&pid| is_alive(pid))).then_some(())
-    });
+    wait_for("the workers' end", || (!workers.iter().any(|&pid| is_alive(pid))).then_some(()));
 }

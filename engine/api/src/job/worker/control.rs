@@ -2,7 +2,8 @@
 //! breaks. Which JobManager leads is found by asking each in turn.
 //!
 //! Orders that end a deployment take effect when they are read, also while the worker is still busy with
-//! it and cannot hear them.
+//! it and cannot hear them. The order that ends the worker ends the reading, too: that the JobManager
+//! hangs up then is nothing to tell.
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::io::{self, ErrorKind};
@@ -113,7 +114,7 @@ impl Link {
             match self.connect(&address) {
                 Ok(stream) => {
                     (pause, silent) = (PAUSE_US.0, false);
-                    let end = self.talk(stream);
+                    let End::Broken(end) = self.talk(stream) else { return };
                     eprintln!("the connection to the JobManager at {address} ended: {end}");
                     if self.events.send(ControlEvent::Lost).is_err() {
                         return;
@@ -153,29 +154,33 @@ impl Link {
         Ok(stream)
     }
 
-    /// Until the connection ends; why it did.
-    fn talk(&self, stream: TcpStream) -> String {
-        let Ok(mut reader) = stream.try_clone() else { return "no file descriptor".into() };
+    /// Until the connection ends, or the worker does.
+    fn talk(&self, stream: TcpStream) -> End {
+        let Ok(mut reader) = stream.try_clone() else {
+            return End::Broken("no file descriptor".into());
+        };
         if let Err(e) = reader.set_read_timeout(Some(SILENCE)) {
-            return e.to_string();
+            return End::Broken(e.to_string());
         }
         let (out, reports) = bounded(QUEUE);
         let write = std::thread::Builder::new()
             .name("control-write".into())
             .spawn(move || write_reports(stream, &reports));
         if let Err(e) = write {
-            return e.to_string();
+            return End::Broken(e.to_string());
         }
         if self.events.send(ControlEvent::Connected(out)).is_err() {
-            return "the worker ends".into();
+            return End::Told;
         }
         let mut frames = Frames::default();
         let end = loop {
             match frame::read::<ToWorker>(&mut reader, &mut frames) {
                 Ok(Some(message)) => {
                     self.bound.read(&message);
-                    if self.events.send(ControlEvent::Message(message)).is_err() {
-                        break "the worker ends".into();
+                    let last = matches!(message, ToWorker::Shutdown);
+                    if self.events.send(ControlEvent::Message(message)).is_err() || last {
+                        // What the worker still says is written until its process ends.
+                        return End::Told;
                     }
                 }
                 Ok(None) => break "it was closed".into(),
@@ -186,8 +191,16 @@ impl Link {
             }
         };
         let _ = reader.shutdown(Shutdown::Both);
-        end
+        End::Broken(end)
     }
+}
+
+/// How a connection ended.
+enum End {
+    /// The worker was told to end, or does already.
+    Told,
+    /// By itself; why.
+    Broken(String),
 }
 
 /// Writes reports, and heartbeats between them, until either end is gone.
