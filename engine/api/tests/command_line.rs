@@ -151,6 +151,22 @@ fn a_bucket_needs_the_feature_and_the_submission_says_whether_it_is_there() {
     assert!(!Path::new("s3:").exists() && !Path::new("/nonexistent").exists());
 }
 
+fn a_submission_says_where_state_lives_only_if_it_was_told() {
+    let state = |flags: &[&str]| {
+        let words = ["plan", "--format", "submission", "--out=/nonexistent", "--total=1"];
+        let output = bare(&[&words[..], flags].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        said["settings"]["state"].clone()
+    };
+    assert_eq!(state(&[]), serde_json::Value::Null, "the cluster's to decide");
+    assert_eq!(state(&["--state", "heap"]), "heap", "whatever the cluster does by default");
+    if cfg!(feature = "rocksdb") {
+        let told = state(&["--state=rocksdb", "--state-memory-mib=64"]);
+        assert_eq!(told, serde_json::json!({"rocksdb": {"memory_mib": 64}}));
+    }
+}
+
 fn mistakes_are_named_and_end_with_2() {
     for (words, parts) in [
         (&["--paralelism", "2"][..], &["--paralelism", "--parallelism"][..]),
@@ -525,7 +541,7 @@ fn main() -> ExitCode {
     if std::env::var_os(JOB).is_some() {
         return program();
     }
-    let tests: [(&str, fn()); 17] = [
+    let tests: [(&str, fn()); 18] = [
         (
             "a_bucket_needs_the_feature_and_the_submission_says_whether_it_is_there",
             a_bucket_needs_the_feature_and_the_submission_says_whether_it_is_there,
@@ -539,6 +555,10 @@ fn main() -> ExitCode {
         ("savepoints_by_request", savepoints_by_request),
         ("a_savepoint_needs_a_directory", a_savepoint_needs_a_directory),
         ("the_plan_is_what_deployment_reads", the_plan_is_what_deployment_reads),
+        (
+            "a_submission_says_where_state_lives_only_if_it_was_told",
+            a_submission_says_where_state_lives_only_if_it_was_told,
+        ),
         ("mistakes_are_named_and_end_with_2", mistakes_are_named_and_end_with_2),
         ("a_job_that_finishes_ends_with_0", a_job_that_finishes_ends_with_0),
         (

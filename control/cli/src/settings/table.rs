@@ -383,7 +383,7 @@ pub(crate) const TABLE: &[Setting] = &[
         kind: Choice(&["heap", "rocksdb"]),
         default: "heap",
         used: JM,
-        meaning: "Where keyed state lives, where a program is not submitted with `--state rocksdb`; `rocksdb` wants programs that are built with that feature",
+        meaning: "Where keyed state lives, unless a program is submitted with `--state heap` or `--state rocksdb`; `rocksdb` wants programs that are built with that feature",
         ..NONE
     },
     Setting {

@@ -431,3 +431,29 @@ fn epochs_go_on_above_the_checkpoint_that_a_job_starts_from() {
     bench.ready(1);
     assert_eq!(triggered(&bench.later(1_000_000)), Some(42));
 }
+
+#[test]
+fn a_job_that_says_where_its_state_lives_goes_before_the_cluster() {
+    use tidemill_protocol::StateSettings::{self, Heap, Rocksdb};
+    let deployed = |cluster: StateSettings, job: Option<StateSettings>| {
+        let mut submission = submission(1, 1_000);
+        submission.settings.state = job;
+        let settings = MasterSettings { state: cluster, ..settings() };
+        let master = Master::new(settings, submission, 1, None);
+        let mut bench = Bench { master, now: 1_000_000, out: Vec::new() };
+        bench.on(MasterEvent::Tick);
+        let grant = Grant { agent: AgentId::from_bytes([1; 16]), slots: 1 };
+        bench.on(MasterEvent::SlotsGranted(vec![grant]));
+        let out = bench.attach(0);
+        let state = sent(&out).into_iter().find_map(|m| match m {
+            ToWorker::Deploy(deployment) => Some(deployment.state),
+            _ => None,
+        });
+        state.expect("deployed")
+    };
+    let rocks = Rocksdb { memory_mib: 64 };
+    assert_eq!(deployed(rocks, None), rocks);
+    assert_eq!(deployed(rocks, Some(Heap)), Heap);
+    assert_eq!(deployed(Heap, Some(rocks)), rocks);
+    assert_eq!(deployed(Heap, None), Heap);
+}

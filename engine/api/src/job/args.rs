@@ -68,7 +68,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ),
     ("allow-dropped-state", "", "restore although operators with state are gone"),
     ("keep-checkpoints", "N", "whole checkpoints to keep (default 2)"),
-    ("state", "heap|rocksdb", "where keyed state lives (default heap)"),
+    ("state", "heap|rocksdb", "where keyed state lives (default heap; in a cluster, what it says)"),
     ("state-dir", "DIR", "where rocksdb keeps its files while the job runs (default: temporary)"),
     ("state-memory-mib", "N", "memory of rocksdb for each slot, in MiB (default 256)"),
     ("metrics-addr", "HOST:PORT", "serve /metrics, and on this machine POST /savepoint and /stop"),
@@ -174,11 +174,11 @@ fn set(options: &mut Options, name: &str, value: &str) -> Result<(), String> {
             _ => return Err(wrong("give a number from 1")),
         },
         "state" => {
-            options.state = match value {
+            options.state = Some(match value {
                 "heap" => State::Heap,
                 "rocksdb" => State::RocksDb,
                 _ => return Err(wrong("use heap or rocksdb")),
-            }
+            });
         }
         "state-dir" => options.state_dir = Some(PathBuf::from(value)),
         "state-memory-mib" => match value.parse() {

@@ -33,8 +33,8 @@ pub(crate) fn run(env: &Env, options: &Options) -> Result<Summary> {
     // Dropped last: it answers what is dropped with the requests.
     let _server;
     let (asker, requests) = Requests::new(options.signals);
-    let state =
-        StateHome::open(options.state, options.state_dir.as_deref(), options.state_memory_mib)?;
+    let backend = options.state.unwrap_or_default();
+    let state = StateHome::open(backend, options.state_dir.as_deref(), options.state_memory_mib)?;
     let clock = SystemClock::new();
     let metrics = Arc::new(JobMetrics::new(&settings.job, clock.now()));
     _server = serve(options, &settings.job, &metrics, &clock, asker)?;

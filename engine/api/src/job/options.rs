@@ -33,7 +33,8 @@ pub(crate) struct Options {
     pub(crate) aligned_timeout: Option<Option<Duration>>,
     pub(crate) restore: Option<RestoreFrom>,
     pub(crate) allow_dropped_state: bool,
-    pub(crate) state: State,
+    /// Not given: embedded on the heap, in a cluster where that keeps state by default.
+    pub(crate) state: Option<State>,
     /// Where state on disk goes: a directory of its own below this one; the system's for temporary
     /// files if not given.
     pub(crate) state_dir: Option<PathBuf>,
@@ -59,7 +60,7 @@ impl Options {
             aligned_timeout: None,
             restore: None,
             allow_dropped_state: false,
-            state: State::Heap,
+            state: None,
             state_dir: None,
             state_memory_mib: 256,
             metrics_addr: None,

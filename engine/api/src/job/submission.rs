@@ -19,11 +19,12 @@ pub(super) fn json(env: &Env, plan: PhysicalPlan, options: &Options) -> Result<S
     let aligned = options.aligned_timeout.unwrap_or(settings.aligned_timeout);
     let state = match options.state {
         // Where the cluster keeps state by default.
-        State::Heap => None,
-        State::RocksDb if cfg!(feature = "rocksdb") => {
+        None => None,
+        Some(State::Heap) => Some(StateSettings::Heap),
+        Some(State::RocksDb) if cfg!(feature = "rocksdb") => {
             Some(StateSettings::Rocksdb { memory_mib: options.state_memory_mib as u64 })
         }
-        State::RocksDb => {
+        Some(State::RocksDb) => {
             return Err(Error::job(
                 "--state rocksdb: this build has no RocksDB; build with the feature 'rocksdb'",
             ));
