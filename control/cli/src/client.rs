@@ -2,18 +2,22 @@
 //!
 //! Invariants
 //!   H1  Every request ends within its time, with an answer or with a failure that names the address.
-//!   H2  The token goes to the address of the settings and nowhere else: redirects are not followed.
+//!   H2  The token goes to the addresses of the settings and nowhere else: redirects are not followed.
+//!   H3  A request is sent once. Of several JobManagers the one that leads is looked for before, so that nothing
+//!       is done twice where an answer was lost.
 
+mod address;
 mod upload;
 
 pub(crate) use upload::Form;
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Bytes};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Method, Request, StatusCode, Uri};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -24,16 +28,20 @@ use crate::secrets;
 use crate::settings::Settings;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// What each of several JobManagers may take to say whether it leads.
+const ROLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// For all but uploads.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// The largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
-/// Knows where a JobManager is.
+/// Knows where JobManagers are.
 #[derive(Debug)]
 pub(crate) struct Client {
-    /// `host:port`.
-    authority: String,
+    /// `host:port` of each; not empty.
+    authorities: Vec<String>,
+    /// The place of the one that leads, once it is known.
+    leader: Cell<Option<usize>>,
     token: Option<HeaderValue>,
 }
 
@@ -48,10 +56,16 @@ impl Client {
     /// # Errors
     /// An address or a token that cannot be.
     pub(crate) fn new(settings: &Settings) -> Result<Self, Failure> {
-        let address = settings.text_of("address").unwrap_or_default();
-        let authority = authority(address).map_err(|why| {
-            Failure::usage(format!("{}: address = {address}: {why}", settings.origin("address")))
-        })?;
+        let authorities = settings.list("address").into_iter().map(|address| {
+            address::authority(&address).map_err(|why| {
+                Failure::usage(format!(
+                    "{}: address = {address}: {why}",
+                    settings.origin("address")
+                ))
+            })
+        });
+        let authorities: Vec<String> = authorities.collect::<Result<_, _>>()?;
+        let leader = Cell::new((authorities.len() == 1).then_some(0));
         let token = secrets::token(settings)?;
         let token = token.map(|token| HeaderValue::try_from(format!("Bearer {token}"))).transpose();
         let mut token = token.map_err(|_| {
@@ -62,45 +76,70 @@ impl Client {
         if let Some(token) = &mut token {
             token.set_sensitive(true);
         }
-        Ok(Client { authority, token })
+        Ok(Client { authorities, leader, token })
     }
 
     pub(crate) async fn get(&self, path: &str) -> Result<Value, Failure> {
-        let sent = self.send(Method::GET, path, None, Full::new(Bytes::new()));
-        good(self.in_time(ANSWER_TIMEOUT, sent).await?)
+        let to = self.leader().await?;
+        let sent = self.send(to, Method::GET, path, None, Full::new(Bytes::new()));
+        self.good(in_time(to, ANSWER_TIMEOUT, sent).await)
     }
 
     /// A POST with a JSON body, or none.
     pub(crate) async fn post(&self, path: &str, body: Option<Value>) -> Result<Value, Failure> {
         let kind = body.as_ref().map(|_| "application/json");
         let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
-        let sent = self.send(Method::POST, path, kind, Full::new(body));
-        good(self.in_time(ANSWER_TIMEOUT, sent).await?)
+        let to = self.leader().await?;
+        let sent = self.send(to, Method::POST, path, kind, Full::new(body));
+        self.good(in_time(to, ANSWER_TIMEOUT, sent).await)
     }
 
     /// A POST of a form.
     pub(crate) async fn submit(&self, form: Form) -> Result<Value, Failure> {
         let kind = form.content_type();
         let limit = form.time();
-        let sent = self.send(Method::POST, "/jobs/submit", Some(&kind), form.into_body());
-        good(self.in_time(limit, sent).await?)
+        let to = self.leader().await?;
+        let sent = self.send(to, Method::POST, "/jobs/submit", Some(&kind), form.into_body());
+        self.good(in_time(to, limit, sent).await)
     }
 
-    /// H1.
-    async fn in_time(
-        &self,
-        limit: Duration,
-        sent: impl Future<Output = Result<Answer, Failure>>,
-    ) -> Result<Answer, Failure> {
-        let late = |_| {
-            let text = format!("no answer from http://{} within {limit:?}", self.authority);
-            Failure::new(exit::UNREACHABLE, text)
-        };
-        timeout(limit, sent).await.map_err(late)?
+    /// The one to ask: the only one that is known, or of several the first that says that it leads (H3).
+    async fn leader(&self) -> Result<&str, Failure> {
+        if let Some(known) = self.leader.get() {
+            return Ok(&self.authorities[known]);
+        }
+        let mut seen = Vec::new();
+        let mut code = exit::UNREACHABLE;
+        for (at, authority) in self.authorities.iter().enumerate() {
+            let sent = self.send(authority, Method::GET, "/", None, Full::new(Bytes::new()));
+            match in_time(authority, ROLE_TIMEOUT, sent).await {
+                Ok(Answer { body, .. }) if body["role"] == "leader" => {
+                    self.leader.set(Some(at));
+                    return Ok(authority);
+                }
+                Ok(_) => {
+                    code = exit::UNAVAILABLE;
+                    seen.push(format!("http://{authority} does not lead"));
+                }
+                Err(e) => seen.push(e.to_string()),
+            }
+        }
+        Err(Failure::new(code, format!("no JobManager leads: {}", seen.join("; "))))
+    }
+
+    /// The answer's body, or what is said in it against the request. Where that may pass, another one of several may
+    /// lead by the next request.
+    fn good(&self, answer: Result<Answer, Failure>) -> Result<Value, Failure> {
+        let result = answer.and_then(good);
+        if result.as_ref().is_err_and(Failure::may_pass) && self.authorities.len() > 1 {
+            self.leader.set(None);
+        }
+        result
     }
 
     async fn send<B>(
         &self,
+        authority: &str,
         method: Method,
         path: &str,
         kind: Option<&str>,
@@ -114,19 +153,18 @@ impl Client {
             Failure::new(
                 exit::UNREACHABLE,
                 format!(
-                    "no answer from http://{}{path}: {why}; is a JobManager there? Another one is named by --address \
-                     or TIDEMILL_ADDRESS",
-                    self.authority
+                    "no answer from http://{authority}{path}: {why}; is a JobManager there? Another one is named by \
+                     --address or TIDEMILL_ADDRESS"
                 ),
             )
         };
-        let connect = timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.authority)).await;
+        let connect = timeout(CONNECT_TIMEOUT, TcpStream::connect(authority)).await;
         let stream = connect.map_err(|_| away("it takes too long to connect".into()))?;
         let stream = stream.map_err(|e| away(e.to_string()))?;
         let _ = stream.set_nodelay(true);
         let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = shaken.map_err(|e| away(e.to_string()))?;
-        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.authority);
+        let mut request = Request::builder().method(method).uri(path).header(HOST, authority);
         if let Some(kind) = kind {
             request = request.header(CONTENT_TYPE, kind);
         }
@@ -147,6 +185,19 @@ impl Client {
         })?;
         Ok(Answer { status, body })
     }
+}
+
+/// H1.
+async fn in_time(
+    authority: &str,
+    limit: Duration,
+    sent: impl Future<Output = Result<Answer, Failure>>,
+) -> Result<Answer, Failure> {
+    let late = |_| {
+        let text = format!("no answer from http://{authority} within {limit:?}");
+        Failure::new(exit::UNREACHABLE, text)
+    };
+    timeout(limit, sent).await.map_err(late)?
 }
 
 /// An error and what is behind it.
@@ -177,47 +228,5 @@ fn good(answer: Answer) -> Result<Value, Failure> {
     Err(Failure::new(if passes { exit::UNAVAILABLE } else { exit::REFUSED }, text))
 }
 
-/// `host:port` of an address.
-fn authority(address: &str) -> Result<String, String> {
-    let example = "write http://HOST:PORT, e.g. http://127.0.0.1:8081";
-    if address.starts_with("https://") {
-        return Err(format!("TLS is not spoken; put a tunnel before it, and {example}"));
-    }
-    let uri: Uri = address.parse().map_err(|e| format!("{e}; {example}"))?;
-    let path = uri.path_and_query().map_or("", |p| p.as_str());
-    if uri.scheme_str().is_some_and(|s| s != "http") || !matches!(path, "" | "/") {
-        return Err(example.into());
-    }
-    let authority = uri.authority().ok_or(example)?;
-    match authority.port_u16() {
-        _ if authority.as_str().contains('@') => Err(format!("no user belongs there; {example}")),
-        Some(_) => Ok(authority.to_string()),
-        None => Ok(format!("{}:8081", authority.host())),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_read_as_people_write_them() {
-        let same = |text: &str| authority(text).expect("good");
-        assert_eq!(same("http://localhost:8081"), "localhost:8081");
-        assert_eq!(same("http://localhost:8081/"), "localhost:8081");
-        assert_eq!(same("jm:9000"), "jm:9000");
-        assert_eq!(same("http://jm"), "jm:8081");
-        assert_eq!(same("http://[::1]:80"), "[::1]:80");
-        for wrong in ["https://a:1", "ftp://a:1", "http://a:1/path", "http://u:p@a:1", "", "a b"] {
-            assert!(authority(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn refusals_say_all_that_the_answer_says() {
-        let body = serde_json::json!({"detail": "No slots", "slots_wanted": 8});
-        let answer = Answer { status: StatusCode::SERVICE_UNAVAILABLE, body };
-        let text = good(answer).expect_err("refused").to_string();
-        assert_eq!(text, "No slots; slots_wanted: 8");
-    }
-}
+mod tests;

@@ -91,7 +91,7 @@ fn plain(kind: Kind, value: &DeValue<'_>) -> Option<String> {
             Some(n.as_str().to_owned())
         }
         (Kind::CountOr(_), DeValue::String(s)) => Some(s.to_string()),
-        (Kind::HostPorts, DeValue::Array(all)) => {
+        (kind, DeValue::Array(all)) if kind.is_list() => {
             let parts = all.iter().map(|v| match v.get_ref() {
                 DeValue::String(s) => Some(s.to_string()),
                 _ => None,
@@ -108,7 +108,7 @@ fn plain(kind: Kind, value: &DeValue<'_>) -> Option<String> {
 pub(crate) fn sample(setting: &Setting) -> String {
     let sample = setting.sample();
     match setting.kind {
-        Kind::HostPorts => {
+        kind if kind.is_list() => {
             let parts: Vec<String> =
                 sample.split(',').map(|part| format!("\"{}\"", part.trim())).collect();
             format!("[{}]", parts.join(", "))

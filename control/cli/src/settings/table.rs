@@ -9,7 +9,7 @@
 use super::value::Kind;
 use Kind::{
     Address, Bool, Choice, Count, CountOr, Duration, DurationOr, HostPorts, Location, Path, Size,
-    Text,
+    Text, Texts,
 };
 
 /// A setting.
@@ -103,11 +103,11 @@ pub(crate) const TABLE: &[Setting] = &[
     },
     Setting {
         key: "address",
-        kind: Text,
+        kind: Texts,
         default: "http://127.0.0.1:8081",
         flag: "address",
         used: &[Client],
-        meaning: "Where the JobManager's REST interface is asked",
+        meaning: "Where the REST interface of each JobManager is; of several, the one that leads is asked: `[\"http://jm1.example.org:8081\", \"http://jm2.example.org:8081\"]`",
         ..NONE
     },
     Setting {

@@ -9,6 +9,8 @@ use bytesize::ByteSize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Text,
+    /// One or more texts without commas.
+    Texts,
     /// A file or directory of this host.
     Path,
     /// A directory, or `s3://BUCKET/PREFIX`.
@@ -56,6 +58,7 @@ impl Kind {
         let wrong = || self.wanted();
         match self {
             Kind::Text | Kind::Path | Kind::Location if text.trim().is_empty() => Err(wrong()),
+            Kind::Texts => texts(text).ok_or_else(wrong),
             Kind::Text | Kind::Path => Ok(Value::Text(text.to_owned())),
             Kind::Location => location(text).ok_or_else(wrong),
             Kind::Address => text.parse().map(Value::Address).map_err(|_| wrong()),
@@ -93,6 +96,7 @@ impl Kind {
     pub(crate) fn wanted(self) -> String {
         match self {
             Kind::Text => "a text that is not empty is wanted".into(),
+            Kind::Texts => "a text is wanted, or several with commas between them".into(),
             Kind::Path => "a path is wanted".into(),
             Kind::Location => "a directory or s3://BUCKET/PREFIX is wanted".into(),
             Kind::Address => "an IP address of this host is wanted".into(),
@@ -117,6 +121,7 @@ impl Kind {
     pub(crate) fn name(self) -> String {
         match self {
             Kind::Text => "text".into(),
+            Kind::Texts => "text, ...".into(),
             Kind::Path => "path".into(),
             Kind::Location => "directory or S3".into(),
             Kind::Address => "IP address".into(),
@@ -140,13 +145,13 @@ impl Kind {
 
     /// Whether a flag of it may come several times.
     pub(crate) fn is_list(self) -> bool {
-        self == Kind::HostPorts
+        matches!(self, Kind::HostPorts | Kind::Texts)
     }
 
     /// What stands for its value in a usage.
     pub(crate) fn placeholder(self) -> &'static str {
         match self {
-            Kind::Text | Kind::Choice(_) => "TEXT",
+            Kind::Text | Kind::Texts | Kind::Choice(_) => "TEXT",
             Kind::Path => "PATH",
             Kind::Location => "PLACE",
             Kind::Address => "IP",
@@ -160,7 +165,7 @@ impl Kind {
 
     /// Whether TOML writes it as a text, in quotes.
     pub(crate) fn is_text(self) -> bool {
-        !matches!(self, Kind::Bool | Kind::Count { .. } | Kind::CountOr(_) | Kind::HostPorts)
+        !matches!(self, Kind::Bool | Kind::Count { .. } | Kind::CountOr(_)) && !self.is_list()
     }
 }
 
@@ -170,6 +175,11 @@ fn location(text: &str) -> Option<Value> {
         return (!bucket.is_empty()).then(|| Value::Text(text.to_owned()));
     }
     (!text.contains("://")).then(|| Value::Text(text.to_owned()))
+}
+
+fn texts(text: &str) -> Option<Value> {
+    let parts: Vec<String> = text.split(',').map(|p| p.trim().to_owned()).collect();
+    parts.iter().all(|p| !p.is_empty()).then_some(Value::List(parts))
 }
 
 fn host_ports(text: &str) -> Option<Value> {
@@ -214,6 +224,9 @@ mod tests {
         let two = Value::List(vec!["a:1".into(), "b:2".into()]);
         assert_eq!(Kind::HostPorts.read("a:1, b:2"), Ok(two));
         assert!(Kind::HostPorts.read("a").is_err() && Kind::HostPorts.read("a:0").is_err());
+        let one = Value::List(vec!["http://a".into()]);
+        assert_eq!(Kind::Texts.read(" http://a "), Ok(one));
+        assert!(Kind::Texts.read("").is_err() && Kind::Texts.read("a,,b").is_err());
         assert!(Kind::Location.read("s3://").is_err() && Kind::Location.read("gs://b").is_err());
         assert!(Kind::Location.read("s3://b/p").is_ok() && Kind::Location.read("/dir").is_ok());
         assert!(Kind::Bool.read("yes").is_err() && Kind::Address.read("localhost").is_err());

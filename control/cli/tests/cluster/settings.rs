@@ -47,6 +47,32 @@ fn a_cluster_that_is_not_there_is_said_to_be() {
 }
 
 #[test]
+fn several_addresses_are_taken_by_flags_the_environment_and_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let words = ["jobmanager", "--port", "0", "--control-port", "0"];
+    let mut server = crate::process::Server::start(&words, &dir.path().join("data"));
+    let address = server.said("REST at ");
+    let away = "http://127.0.0.1:9";
+    let file = dir.path().join("tidemill.toml");
+    std::fs::write(&file, format!("address = [\"{away}\", \"{address}\"]\n")).unwrap();
+    let both = format!("{away},{address}");
+    let good = |what: &str, command: &mut std::process::Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    good("flags", tidemill().args(["jobs", "--address", away, "--address", &address]));
+    good("one flag", tidemill().args(["jobs", "--address", &both]));
+    good("variable", tidemill().arg("jobs").env("TIDEMILL_ADDRESS", &both));
+    good("file", tidemill().args(["jobs", "--config"]).arg(&file));
+    good("set", tidemill().args(["jobs", "--set", &format!("address={both}")]));
+    let none = tidemill().args(["jobs", "--address", away, "--address", "127.0.0.1:10"]).output();
+    let none = none.unwrap();
+    let said = String::from_utf8_lossy(&none.stderr);
+    assert_eq!(none.status.code(), Some(5), "{said}");
+    assert!(said.contains("127.0.0.1:9/") && said.contains("127.0.0.1:10/"), "{said}");
+}
+
+#[test]
 fn a_token_is_wanted_and_given_by_file_or_environment() {
     let dir = tempfile::tempdir().unwrap();
     let token = dir.path().join("token");
