@@ -17,7 +17,8 @@
 //!   M4  An epoch is never triggered twice, over all attempts; who carries the effects out records
 //!       `CheckpointFact::Triggered` before the triggers go out.
 //!   M5  An attempt starts from the newest complete checkpoint that is not known to be damaged, or from
-//!       what the user gave where there is none.
+//!       what the user gave where there is none. Where there was something to start from and all of it is
+//!       damaged, the job is over: it never begins anew by itself.
 //!   M6  After `Done` nothing goes out, and every worker was stopped.
 //!   M7  Every savepoint asked for is answered once.
 //!
@@ -377,7 +378,11 @@ impl Master {
             }
             // Another worker may have felt the end of the attempt before the cause was told.
             WorkerSays::Failed { attempt, failure } if attempt < self.attempt => {
-                failure.damaged_epoch.into_iter().for_each(|epoch| self.damaged(epoch, out));
+                if let Some(epoch) = failure.damaged_epoch
+                    && !self.damaged(epoch, out)
+                {
+                    self.fail_for_good(&failure.message, out);
+                }
             }
             says => self.report(now, worker, says, out),
         }
@@ -403,9 +408,7 @@ impl Master {
             worker: failure.worker,
             cause: failure.cause.clone(),
         });
-        if let Some(epoch) = failure.damaged {
-            self.damaged(epoch, out);
-        }
+        let left = failure.damaged.is_none_or(|epoch| self.damaged(epoch, out));
         self.end_running(now, &failure.cause, out);
         if matches!(self.phase, Phase::Over) {
             // A cancelled attempt that waited for its last commit ends the job (M6).
@@ -413,6 +416,9 @@ impl Master {
         }
         if self.status == JobStatus::Cancelling {
             return self.finish(Ok(Outcome::Cancelled), out);
+        }
+        if !left {
+            return self.fail_for_good(&failure.cause, out);
         }
         if failure.fatal {
             return self.finish(Err(failure.cause), out);
@@ -430,14 +436,22 @@ impl Master {
         }
     }
 
-    /// A checkpoint that cannot be restored is not tried again.
-    fn damaged(&mut self, epoch: Epoch, out: &mut Vec<Effect>) {
+    /// A checkpoint that cannot be restored is not tried again. False: it was the last one (M5).
+    fn damaged(&mut self, epoch: Epoch, out: &mut Vec<Effect>) -> bool {
+        let before = self.restore_from();
+        let own = self.completed.contains(&epoch);
         self.completed.retain(|&e| e != epoch);
-        let given = |r: &RestoreFrom| r.epoch == epoch && r.store == self.settings.store;
-        if self.initial.as_ref().is_some_and(given) {
-            self.initial = None;
-        }
+        // Own epochs are above that of what the job was started from.
+        self.initial.take_if(|from| !own && from.epoch == epoch);
         out.push(Effect::Damaged { epoch });
+        before.is_none() || self.restore_from().is_some()
+    }
+
+    /// M5.
+    fn fail_for_good(&mut self, cause: &str, out: &mut Vec<Effect>) {
+        let remedy = "no whole checkpoint is left to go on from: submit the program anew from a savepoint, or without \
+                      one if it may begin from the start";
+        self.finish(Err(format!("{cause}; {remedy}")), out);
     }
 
     /// Ends the coordinator of a running attempt, answering its savepoints.

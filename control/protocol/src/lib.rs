@@ -7,7 +7,7 @@
 //!   the secret itself is never sent.
 //! - [`marker`]: how a program file is recognised without running it.
 //!
-//! Pure: no I/O but the helpers in [`frame`], [`open_store`] and [`create_store`], no clock, no chance of its own. One
+//! Pure: no I/O but the helpers in [`frame`], [`open_store`] and its like, no clock, no chance of its own. One
 //! [`VERSION`] stands for all of it; peers of another version are refused by the handshake.
 #![forbid(unsafe_code)]
 
@@ -29,7 +29,7 @@ pub use ids::{AgentId, ArtifactHash, Attempt, IdError, JobId, WorkerId};
 pub use settings::WorkerSettings;
 #[cfg(feature = "s3")]
 pub use store::s3_settings;
-pub use store::{StoreError, create_store, open_store, store_kinds};
+pub use store::{StoreError, create_store, find_store, open_store, store_kinds};
 pub use worker::{
     BarrierMode, Deployment, Peer, RestoreFrom, RunningAttempt, SlotRange, StateSettings,
     StoreSettings, SubtaskStates, TaskCounters, TaskFailure, ToWorker, WorkerSays,

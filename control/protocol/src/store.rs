@@ -88,6 +88,17 @@ pub fn open_store(settings: &StoreSettings) -> Result<Arc<dyn SnapshotStore>, St
     }
 }
 
+/// The same for a store that a checkpoint is to be found in: a directory is not made.
+///
+/// # Errors
+/// When it is not there, or cannot be used.
+pub fn find_store(settings: &StoreSettings) -> Result<Arc<dyn SnapshotStore>, StoreError> {
+    match settings {
+        StoreSettings::Dir { path } => Ok(Arc::new(DirStore::existing(path)?)),
+        StoreSettings::S3 { .. } => open_bucket(settings, false),
+    }
+}
+
 /// The same for a store that checkpoints will go to: makes sure that something can be stored.
 ///
 /// # Errors

@@ -143,6 +143,34 @@ fn damaged_state_is_found_by_whoever_reads_it() {
     assert!(manager.refused().contains("checkpoint"), "{}", manager.refused());
 }
 
+/// As if the directory were not mounted for a while: no checkpoint is given up for it, and the job does not begin anew.
+fn checkpoints_that_cannot_be_seen_are_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, chk, away) =
+        (dir.path().join("out"), dir.path().join("chk"), dir.path().join("away"));
+    let mut manager = Manager::new(submission(&out), dir.path(), &out);
+    manager.run_until(|m| m.completed() >= 3);
+    manager.kill_worker();
+    std::fs::rename(&chk, &away).unwrap();
+    let unseen = |m: &Manager| {
+        let seen = |f: &&String| f.contains("no checkpoint is to be seen");
+        m.failures.iter().filter(seen).cloned().collect::<Vec<_>>()
+    };
+    manager.run_until(|m| !unseen(m).is_empty());
+    let said = unseen(&manager).remove(0);
+    assert!(said.contains(chk.to_str().unwrap()) && said.contains("mount"), "{said}");
+    // A mount point without its mount.
+    std::fs::create_dir(&chk).unwrap();
+    let before = unseen(&manager).len();
+    manager.run_until(|m| unseen(m).len() >= before + 3);
+    std::fs::remove_dir(&chk).expect("nothing was written there");
+    std::fs::rename(&away, &chk).unwrap();
+    manager.run_until(Manager::is_done);
+    assert_eq!(manager.finished(), "finished");
+    assert!(manager.damaged.is_empty(), "{:?}", manager.damaged);
+    check(&out);
+}
+
 #[cfg(feature = "rocksdb")]
 const IN_ROCKSDB: &[(&str, fn())] = &[(
     "workers_keep_state_in_rocksdb_if_the_job_asks_for_it",
@@ -182,7 +210,7 @@ fn main() -> ExitCode {
     if std::env::var_os(JOB).is_some() {
         return program();
     }
-    let tests: [(&str, fn()); 5] = [
+    let tests: [(&str, fn()); 6] = [
         (
             "a_killed_worker_is_replaced_and_nothing_is_lost_or_doubled",
             a_killed_worker_is_replaced_and_nothing_is_lost_or_doubled,
@@ -192,6 +220,10 @@ fn main() -> ExitCode {
             a_worker_is_killed_while_its_attempt_is_deployed,
         ),
         ("damaged_state_is_found_by_whoever_reads_it", damaged_state_is_found_by_whoever_reads_it),
+        (
+            "checkpoints_that_cannot_be_seen_are_waited_for",
+            checkpoints_that_cannot_be_seen_are_waited_for,
+        ),
         ("workers_outlive_the_job_manager", workers_outlive_the_job_manager),
         ("a_worker_ends_with_its_agent", a_worker_ends_with_its_agent),
     ];

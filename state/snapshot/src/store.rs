@@ -158,7 +158,9 @@ pub trait SnapshotStore: Send + Sync {
         let check = |name: &str, want: u64, found: Result<Box<dyn ObjectReader>>| match found {
             Ok(object) if object.bytes() == want => Ok(()),
             Ok(object) => Err(wrong(format!("{name} has {} of {want} bytes", object.bytes()))),
-            Err(Error::Missing(_)) => Err(wrong(format!("{name} is not stored"))),
+            Err(Error::Missing(_)) => Err(wrong(format!(
+                "{name} is not stored here: do all hosts write to the same place under this name?"
+            ))),
             Err(e) => Err(e),
         };
         for o in &manifest.objects {
@@ -179,7 +181,10 @@ pub trait SnapshotStore: Send + Sync {
         use crate::manifest::Unreadable;
         let place = self.locate(Some(epoch));
         let Some(bytes) = self.read_manifest(epoch)? else {
-            return Err(Error::missing(place, "has no manifest: it was never completed"));
+            return Err(Error::missing(
+                place,
+                "has no manifest: it is not there, or was never completed",
+            ));
         };
         let manifest = Manifest::read(&bytes).map_err(|e| match e {
             Unreadable::Damaged(seen) => Error::damaged(&place, format!("manifest is {seen}")),

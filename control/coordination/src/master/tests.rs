@@ -419,14 +419,7 @@ fn a_job_that_is_cancelled_while_it_commits_is_over_when_its_attempt_fails() {
 #[test]
 fn epochs_go_on_above_the_checkpoint_that_a_job_starts_from() {
     let store = StoreSettings::Dir { path: "/other".into() };
-    let initial = Some(RestoreFrom { store, epoch: 41 });
-    let master = Master::new(settings(), submission(4, 1_000), 1, initial);
-    let mut bench = Bench { master, now: 1_000_000, out: Vec::new() };
-    bench.on(MasterEvent::Tick);
-    let grants = [1, 2].map(|n| Grant { agent: AgentId::from_bytes([n; 16]), slots: 2 });
-    bench.on(MasterEvent::SlotsGranted(grants.to_vec()));
-    bench.attach(0);
-    assert_eq!(restored(&bench.attach(1)), Some(41));
+    let mut bench = started_from(RestoreFrom { store, epoch: 41 });
     bench.ready(0);
     bench.ready(1);
     assert_eq!(triggered(&bench.later(1_000_000)), Some(42));
@@ -456,4 +449,76 @@ fn a_job_that_says_where_its_state_lives_goes_before_the_cluster() {
     assert_eq!(deployed(rocks, Some(Heap)), Heap);
     assert_eq!(deployed(Heap, Some(rocks)), rocks);
     assert_eq!(deployed(Heap, None), Heap);
+}
+
+/// A bench whose two workers are deployed, from there.
+fn started_from(initial: RestoreFrom) -> Bench {
+    let epoch = initial.epoch;
+    let master = Master::new(settings(), submission(4, 1_000), 1, Some(initial));
+    let mut bench = Bench { master, now: 1_000_000, out: Vec::new() };
+    bench.on(MasterEvent::Tick);
+    let grants = [1, 2].map(|n| Grant { agent: AgentId::from_bytes([n; 16]), slots: 2 });
+    bench.on(MasterEvent::SlotsGranted(grants.to_vec()));
+    bench.attach(0);
+    assert_eq!(restored(&bench.attach(1)), Some(epoch));
+    bench
+}
+
+fn failed_for_good(out: &[Effect]) -> Option<&str> {
+    out.iter().find_map(|e| match e {
+        Effect::Done { outcome: Err(cause) } => Some(cause.as_str()),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_job_whose_checkpoints_are_all_damaged_is_over_and_does_not_begin_anew() {
+    let mut bench = Bench::running();
+    let (first, second) = (bench.checkpoint(), bench.checkpoint());
+    bench.says(1, Says::Failed { attempt: 0, failure: failure("a panic", None) });
+    for (attempt, epoch) in [(0, second), (1, first)] {
+        bench.says(0, Says::Stopped { attempt });
+        bench.says(1, Says::Stopped { attempt });
+        assert_eq!(restored(&bench.later(2_000_000)), Some(epoch));
+        let torn = Says::Failed { attempt: attempt + 1, failure: failure("torn", Some(epoch)) };
+        let out = bench.says(0, torn.clone());
+        assert!(out.iter().any(|e| matches!(e, Effect::Damaged { epoch: e } if *e == epoch)));
+        if epoch == first {
+            let cause = failed_for_good(&out).expect("M5");
+            assert!(cause.contains("torn") && cause.contains("from a savepoint"), "{cause}");
+        } else {
+            assert_eq!(failed_for_good(&out), None, "an older one is there");
+            assert_eq!(failed_for_good(&bench.says(1, torn)), None, "its peer finds the same");
+        }
+    }
+    assert_eq!(bench.master.status(), JobStatus::Failed);
+}
+
+#[test]
+fn a_damaged_savepoint_that_the_user_gave_ends_the_job() {
+    let store = StoreSettings::Dir { path: "/other".into() };
+    let mut bench = started_from(RestoreFrom { store, epoch: 41 });
+    let out = bench.says(1, Says::Failed { attempt: 0, failure: failure("torn", Some(41)) });
+    assert!(failed_for_good(&out).is_some_and(|cause| cause.contains("torn")), "{out:?}");
+}
+
+#[test]
+fn what_the_user_gave_is_used_where_all_later_checkpoints_are_damaged() {
+    let store = StoreSettings::Dir { path: "/other".into() };
+    let mut bench = started_from(RestoreFrom { store, epoch: 41 });
+    bench.ready(0);
+    bench.ready(1);
+    let epoch = bench.checkpoint();
+    bench.says(1, Says::Failed { attempt: 0, failure: failure("a panic", None) });
+    for (attempt, from) in [(0, epoch), (1, 41)] {
+        bench.says(0, Says::Stopped { attempt });
+        bench.says(1, Says::Stopped { attempt });
+        assert_eq!(restored(&bench.later(2_000_000)), Some(from));
+        // Its peer felt the end of the attempt first; the damage is told late.
+        let attempt = attempt + 1;
+        bench.says(0, Says::Failed { attempt, failure: failure("the peer is gone", None) });
+        let late = Says::Failed { attempt, failure: failure("torn", Some(from)) };
+        let out = bench.says(1, late);
+        assert_eq!(failed_for_good(&out).is_some(), from == 41, "{out:?}");
+    }
 }

@@ -107,9 +107,13 @@ impl Service {
     fn damaged(&mut self, id: &JobId, epoch: Epoch) {
         self.with(id, |history, master| {
             let next = master.and_then(|m| m.completed().last().copied());
-            let used =
-                next.map_or("what the job was started from".into(), |e| format!("checkpoint {e}"));
-            warn!("job {id}: checkpoint {epoch} is damaged; {used} is used instead");
+            let initial = history.record().job.initial.as_ref().filter(|from| from.epoch != epoch);
+            let then = match (next, initial) {
+                (Some(e), _) => format!("checkpoint {e} is used instead"),
+                (None, Some(_)) => "what the job was started from is used instead".into(),
+                (None, None) => "no whole one is left".into(),
+            };
+            warn!("job {id}: checkpoint {epoch} is damaged; {then}");
             history.change_checkpoint(epoch, |row| row.state = CheckpointState::Damaged);
         });
     }

@@ -5,7 +5,7 @@ pub use super::progress::Summary;
 use super::attempt::{self, Setup};
 use super::console::tell;
 use super::lock::Lock;
-use super::options::Options;
+use super::options::{Options, RestoreFrom};
 use super::requests::{Asker, Requests};
 use super::restore::Loaded;
 use super::state::StateHome;
@@ -44,6 +44,8 @@ pub(crate) fn run(env: &Env, options: &Options) -> Result<Summary> {
     let _lock = dir.map(Lock::take).transpose()?;
     let mut start = restore::load_start(options, store.as_ref(), &plan)?;
     let restored_epoch = start.restored.as_ref().map(|r| r.epoch);
+    // That lies where this run's own checkpoints go.
+    let own = restored_epoch.filter(|_| options.restore == Some(RestoreFrom::Latest));
     let mut restarts = Restarts::new(settings.restart.clone());
     let (mut checkpoints, mut number, mut completed) = (0, 0, None);
     loop {
@@ -88,22 +90,32 @@ pub(crate) fn run(env: &Env, options: &Options) -> Result<Summary> {
         number += 1;
         let first = start.next_epoch.max(ended.last_epoch + 1);
         let from_start = start.restored.clone();
-        start = reload(store, &plan, options, &mut restarts, &clock)?;
+        let stored = completed.or(own);
+        start = reload(store, &plan, options, stored, &mut restarts, &clock)?;
         start.restored = start.restored.or(from_start);
         start.next_epoch = start.next_epoch.max(first);
     }
 }
 
-/// The newest whole checkpoint; a store that is away for a while is a failure as any other.
+/// The newest whole checkpoint; a store that is away for a while is a failure as any other. Where one was `stored`,
+/// none is no reason to begin anew.
 fn reload(
     store: &Arc<dyn SnapshotStore>,
     plan: &JobPlan,
     options: &Options,
+    stored: Option<u64>,
     restarts: &mut Restarts,
     clock: &SystemClock,
 ) -> Result<Loaded> {
     loop {
-        match restore::load_latest(store.clone(), plan, options.allow_dropped_state) {
+        let latest = restore::load_latest(store.clone(), plan, options.allow_dropped_state);
+        let latest = latest.and_then(|loaded| match stored {
+            Some(epoch) if loaded.restored.is_none() => {
+                Err(restore::not_there(&store.locate(None), epoch))
+            }
+            _ => Ok(loaded),
+        });
+        match latest {
             Err(e) if e.severity() != Severity::FailJob => {
                 pause(restarts, clock, options.signals, e)?;
             }

@@ -183,7 +183,8 @@ pub fn load_latest(
 /// One complete checkpoint of a store. State by key is verified by the subtasks that read it.
 ///
 /// # Errors
-/// Why not, and whether another one should be tried: it is damaged.
+/// Why not, and whether another one should be tried: it is damaged, or something of it is gone. A place without any
+/// checkpoint is the wrong one, or not mounted: nothing is known of the checkpoint then, and no other one is there.
 pub fn load_epoch(
     store: Arc<dyn SnapshotStore>,
     epoch: u64,
@@ -192,12 +193,32 @@ pub fn load_epoch(
 ) -> Result<Arc<Restored>, (Error, bool)> {
     let loaded = store
         .load_manifest(epoch)
-        .map_err(Failure::from)
+        .map_err(|e| unseen(&*store, epoch, e))
         .and_then(|manifest| load(store.clone(), Arc::new(manifest), plan, allow_dropped_state));
     loaded.map_err(|e| {
         let damaged = e.is_damaged();
         (e.into_error().context(format!("checkpoint {epoch} cannot be restored")), damaged)
     })
+}
+
+/// The manifest of a checkpoint that is known to be complete cannot be read.
+fn unseen(store: &dyn SnapshotStore, epoch: u64, error: tidemill_snapshot::Error) -> Failure {
+    if !matches!(error, tidemill_snapshot::Error::Missing(_)) {
+        return error.into();
+    }
+    match store.list() {
+        Ok(listed) if listed.iter().any(|id| id.committed) => error.into(),
+        Ok(_) => Failure::Job(not_there(&store.locate(None), epoch)),
+        Err(e) => e.into(),
+    }
+}
+
+/// A place where checkpoints were, and none is to be seen. It may come back.
+pub(crate) fn not_there(place: &str, epoch: u64) -> Error {
+    Error::attempt(format!(
+        "{place}: no checkpoint is to be seen there from this host, although checkpoint {epoch} was stored; mount it \
+         again, or put back what was removed: in a cluster every host needs the same place under this name"
+    ))
 }
 
 /// How a section is named among an operator's states in the manifest.

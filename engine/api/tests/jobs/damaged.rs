@@ -1,9 +1,12 @@
 //! A damaged checkpoint is passed over, never trusted.
 
 use crate::bomb::Bomb;
-use crate::common::{Dir, assert_same, counted, counting, env, numbers, sorted};
+use crate::common::{Dir, KEYS, assert_same, checkpoints, counted, counting, env, numbers, sorted};
 use std::path::{Path, PathBuf};
-use tidemill::connectors::{CollectSink, FileSink};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tidemill::RestartStrategy;
+use tidemill::connectors::{CollectSink, FileSink, GeneratorSource};
 
 const TOTAL: u64 = 4_000;
 
@@ -87,6 +90,54 @@ fn a_job_whose_checkpoints_are_all_damaged_does_not_begin_anew() {
         assert!(error.contains(part), "{part} in: {error}");
     }
     assert!(sink.take().is_empty());
+}
+
+/// As if its mount had gone: a directory in which nothing is to be seen is no reason to begin anew.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "somebody beside the job")]
+fn a_job_whose_checkpoints_are_gone_does_not_begin_anew() {
+    let (dir, gone) = (Dir::new(), Arc::new(AtomicBool::new(false)));
+    let (place, away) = (dir.path().join("chk"), dir.path().join("away"));
+    let job = |total: Option<u64>, gone: &Arc<AtomicBool>| {
+        let restarts = RestartStrategy::FixedDelay { attempts: 3, delay_us: 10_000 };
+        let (env, sink, gone) =
+            (env("gone", 2).restart(restarts), CollectSink::new(), gone.clone());
+        let source = GeneratorSource::with_timestamps(total, |i| ((i % KEYS, i), i as i64));
+        let numbers = env.add_source(source.rate(4e3)).uid("numbers");
+        let counts = numbers.key_by::<u64, _>(|r| r.0).count().uid("counts");
+        let counts = counts.map(move |r| {
+            assert!(!gone.load(Ordering::Relaxed), "a failure, on purpose");
+            r
+        });
+        counts.add_sink(sink.sink()).uid("out");
+        (env, sink)
+    };
+    let flags = ["--checkpoint-dir", place.to_str().unwrap()];
+    let (env, _sink) = job(None, &gone);
+    std::fs::create_dir(&place).unwrap();
+    let hide = {
+        let (place, away, gone) = (place.clone(), away.clone(), gone.clone());
+        move || {
+            while checkpoints(&place).len() < 2 {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            std::fs::rename(&place, &away).unwrap();
+            gone.store(true, Ordering::Relaxed);
+        }
+    };
+    let hidden = std::thread::spawn(hide);
+    let error = env.execute_with(&flags).unwrap_err().to_string();
+    hidden.join().unwrap();
+    for part in ["no checkpoint is to be seen", place.to_str().unwrap(), "mount"] {
+        assert!(error.contains(part), "{part} in: {error}");
+    }
+    // It is there again: the job goes on from it.
+    std::fs::rename(&away, &place).unwrap();
+    let newest = checkpoints(&place).pop().unwrap().0;
+    gone.store(false, Ordering::Relaxed);
+    let (env, _sink) = job(Some(1), &gone);
+    let summary = env.execute_with(&[&flags[..], &["--restore", "latest"]].concat()).unwrap();
+    assert_eq!(summary.restored, Some(newest));
 }
 
 /// Files that are visible cannot be taken back: the job says so, and does not write them twice.

@@ -208,8 +208,10 @@ impl Manager {
             }
             Effect::StoreManifest { manifest } => {
                 let epoch = manifest.epoch;
-                self.store.put_manifest(&manifest).unwrap();
-                self.pending.push(MasterEvent::ManifestStored { epoch });
+                self.pending.push(match self.store.put_manifest(&manifest) {
+                    Ok(()) => MasterEvent::ManifestStored { epoch },
+                    Err(e) => MasterEvent::ManifestFailed { epoch, reason: e.to_string() },
+                });
             }
             Effect::AttemptStarted { workers, .. } => {
                 self.last_attempt = workers;

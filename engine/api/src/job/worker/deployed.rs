@@ -5,7 +5,8 @@
 //!       `Acked` after all of the subtask's entries are with the writer.
 //!   K5  After a failure nothing of the attempt runs in this process.
 //!   K6  Nothing of a checkpoint is used unverified. Damage that is found while tasks are built fails the
-//!       attempt and is told, so that the next one starts from an older checkpoint.
+//!       attempt and is told, so that the next one starts from an older checkpoint. A place in which no
+//!       checkpoint at all is to be seen says nothing of any: it is mounted wrongly, and tried again.
 
 use super::super::carrier::{Carrier, Message, operators_of, watched};
 use super::super::checkpoint::states_of;
@@ -28,9 +29,9 @@ use tidemill_net::{AttemptKey, Identity, Listener};
 use tidemill_plan::{PhysicalPlan, SubtaskId};
 use tidemill_protocol::auth::{Key, attempt_key};
 use tidemill_protocol::{
-    ArtifactHash, Attempt, BarrierMode, Deployment, RunningAttempt, StateSettings, StoreError,
-    StoreSettings, SubtaskStates, TaskCounters, TaskFailure, ToWorker, WorkerSays, WorkerSettings,
-    open_store,
+    ArtifactHash, Attempt, BarrierMode, Deployment, RestoreFrom, RunningAttempt, StateSettings,
+    StoreError, StoreSettings, SubtaskStates, TaskCounters, TaskFailure, ToWorker, WorkerSays,
+    WorkerSettings, find_store, open_store,
 };
 use tidemill_runtime::context::{Damage, Restored, TaskEvent};
 use tidemill_runtime::deploy::{DeployOptions, JobPlan, SlotPart, deploy_part};
@@ -105,8 +106,8 @@ impl Deployed {
         deployment: &Deployment,
     ) -> Result<Self, TaskFailure> {
         check_plan(physical, deployment)?;
-        let store = deployment.store.as_ref().map(open).transpose()?;
         let restored = load(plan, deployment)?;
+        let store = deployment.store.as_ref().map(open).transpose()?;
         let error = |e: Error| failure(&e);
         let own = deployment.own.range();
         let doorbells: Vec<_> = own.clone().map(|_| tidemill_ring::Doorbell::new()).collect();
@@ -334,16 +335,29 @@ fn state_of(
 
 /// The checkpoint store that a deployment names.
 fn open(settings: &StoreSettings) -> Result<Arc<dyn SnapshotStore>, TaskFailure> {
-    open_store(settings).map_err(|e| {
-        let (message, never) = (e.to_string(), !matches!(e, StoreError::Snapshot(_)));
-        failure(&if never { Error::job(message) } else { Error::attempt(message) })
+    open_store(settings).map_err(unopened)
+}
+
+/// The store in which a checkpoint is to be found.
+fn find(from: &RestoreFrom) -> Result<Arc<dyn SnapshotStore>, TaskFailure> {
+    find_store(&from.store).map_err(|e| match (e, &from.store) {
+        (
+            StoreError::Snapshot(tidemill_snapshot::Error::Missing(_)),
+            StoreSettings::Dir { path },
+        ) => failure(&restore::not_there(path, from.epoch)),
+        (e, _) => unopened(e),
     })
+}
+
+fn unopened(e: StoreError) -> TaskFailure {
+    let (message, never) = (e.to_string(), !matches!(e, StoreError::Snapshot(_)));
+    failure(&if never { Error::job(message) } else { Error::attempt(message) })
 }
 
 /// The part of a checkpoint that the deployment starts from.
 fn load(plan: &JobPlan, deployment: &Deployment) -> Result<Option<Arc<Restored>>, TaskFailure> {
     let Some(from) = &deployment.restore else { return Ok(None) };
-    let store = open(&from.store)?;
+    let store = find(from)?;
     // State by key is verified as each subtask reads its share of it (K6).
     let loaded = restore::load_epoch(store, from.epoch, plan, deployment.allow_dropped_state);
     loaded.map(Some).map_err(|(e, damaged)| TaskFailure {
