@@ -29,7 +29,7 @@ pub use ids::{AgentId, ArtifactHash, Attempt, IdError, JobId, WorkerId};
 pub use settings::WorkerSettings;
 #[cfg(feature = "s3")]
 pub use store::s3_settings;
-pub use store::{StoreError, create_store, find_store, open_store, store_kinds};
+pub use store::{StoreError, create_store, find_store, open_store, path_style, store_kinds};
 pub use worker::{
     BarrierMode, Deployment, Peer, RestoreFrom, RunningAttempt, SlotRange, StateSettings,
     StoreSettings, SubtaskStates, TaskCounters, TaskFailure, ToWorker, WorkerSays,

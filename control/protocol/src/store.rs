@@ -56,7 +56,9 @@ impl StoreSettings {
         };
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         let bucket = bucket.to_owned();
-        let (endpoint, region, path_style) = (None, None, path_style());
+        // What the variable should say instead is told when the bucket is opened.
+        let path_style = path_style(path_style_variable().unwrap_or(None), None);
+        let (endpoint, region) = (None, None);
         (!bucket.is_empty()).then_some(StoreSettings::S3 {
             bucket,
             prefix,
@@ -67,12 +69,28 @@ impl StoreSettings {
     }
 }
 
-/// Other servers than Amazon's want the bucket in the path, most of them.
-fn path_style() -> bool {
-    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    match set("TIDEMILL_S3_PATH_STYLE") {
-        Some(value) => value == "true" || value == "1",
-        None => set("AWS_ENDPOINT_URL_S3").or_else(|| set("AWS_ENDPOINT_URL")).is_some(),
+/// Whether a bucket stands in the path, not in the host name. The one rule, for clusters and embedded jobs: as it is
+/// given (`s3.path_style`, `TIDEMILL_S3_PATH_STYLE`); where it is not, if a server is named (`s3.endpoint`,
+/// `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`), because most others than Amazon's want it.
+pub fn path_style(given: Option<bool>, endpoint: Option<&str>) -> bool {
+    let set = |name| std::env::var(name).is_ok_and(|value| !value.is_empty());
+    given.unwrap_or_else(|| {
+        endpoint.is_some() || set("AWS_ENDPOINT_URL_S3") || set("AWS_ENDPOINT_URL")
+    })
+}
+
+const PATH_STYLE: &str = "TIDEMILL_S3_PATH_STYLE";
+
+fn path_style_variable() -> Result<Option<bool>, StoreError> {
+    read_path_style(std::env::var(PATH_STYLE).ok().as_deref())
+}
+
+fn read_path_style(text: Option<&str>) -> Result<Option<bool>, StoreError> {
+    match text.unwrap_or("") {
+        "" => Ok(None),
+        "true" | "1" => Ok(Some(true)),
+        "false" | "0" => Ok(Some(false)),
+        other => Err(StoreError::Setting(format!("{PATH_STYLE}={other}: give true or false"))),
     }
 }
 
@@ -140,6 +158,7 @@ pub fn s3_settings(settings: &StoreSettings) -> Result<tidemill_snapshot::S3Sett
     let StoreSettings::S3 { bucket, prefix, endpoint, region, path_style } = settings else {
         return Err(StoreError::Setting("a directory is no bucket".into()));
     };
+    path_style_variable()?;
     Ok(S3Settings {
         endpoint: endpoint.clone(),
         region: region.clone(),
@@ -182,6 +201,19 @@ mod tests {
         assert_eq!(place("s3://b/x/y"), named("b", "x/y/"));
         assert_eq!(place("s3://b/x/y/"), named("b", "x/y/"));
         assert_eq!((place("s3://"), place("/s3://b"), place("dir")), (None, None, None));
+    }
+
+    #[test]
+    fn buckets_stand_in_the_path_where_it_is_said_or_a_server_is_named() {
+        let said = |text| read_path_style(text).unwrap();
+        assert_eq!([said(None), said(Some(""))], [None, None]);
+        assert_eq!([said(Some("true")), said(Some("1"))], [Some(true); 2]);
+        assert_eq!([said(Some("false")), said(Some("0"))], [Some(false); 2]);
+        let wrong = read_path_style(Some("yes")).unwrap_err().to_string();
+        assert!(wrong.contains("TIDEMILL_S3_PATH_STYLE=yes"), "{wrong}");
+        let server = Some("http://minio:9000");
+        assert!(path_style(None, server) && path_style(Some(true), None));
+        assert!(!path_style(Some(false), server) && !path_style(Some(false), None));
     }
 
     #[cfg(not(feature = "s3"))]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidemill_jobmanager::metadata::{DirArtifacts, EmbeddedMetadata};
 use tidemill_jobmanager::{ArtifactStore, MetadataStore, Stores, open_store};
-use tidemill_protocol::StoreSettings;
+use tidemill_protocol::{StoreSettings, path_style};
 
 use crate::exit::Failure;
 use crate::settings::Settings;
@@ -13,20 +13,13 @@ use crate::settings::Settings;
 /// Where a setting says that something lies; `folder` of the data directory where it says nothing.
 fn place(settings: &Settings, key: &str, data_dir: &Path, folder: &str) -> StoreSettings {
     let named = settings.text_of(key).and_then(StoreSettings::bucket);
-    if let Some(StoreSettings::S3 { bucket, prefix, path_style, .. }) = named {
+    if let Some(StoreSettings::S3 { bucket, prefix, .. }) = named {
         let text_of = |key| settings.text_of(key).map(str::to_owned);
-        let given = settings.is_given("s3.path_style");
-        return StoreSettings::S3 {
-            bucket,
-            prefix,
-            endpoint: text_of("s3.endpoint"),
-            region: text_of("s3.region"),
-            // Servers that are named want it, most of them.
-            path_style: match given {
-                true => settings.is("s3.path_style"),
-                false => path_style || settings.is_given("s3.endpoint"),
-            },
-        };
+        let endpoint = text_of("s3.endpoint");
+        let given = settings.is_given("s3.path_style").then(|| settings.is("s3.path_style"));
+        let path_style = path_style(given, endpoint.as_deref());
+        let region = text_of("s3.region");
+        return StoreSettings::S3 { bucket, prefix, endpoint, region, path_style };
     }
     let path = settings.path(key).unwrap_or_else(|| data_dir.join(folder));
     StoreSettings::Dir { path: path.display().to_string() }
@@ -121,4 +114,30 @@ async fn in_bucket(_: StoreSettings) -> Result<Arc<dyn ArtifactStore>, Failure> 
         "artifacts.location: this binary was built without S3: build it with the feature s3 \
          (cargo build -p tidemill-cli --features s3), or give a directory",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Given;
+
+    #[test]
+    fn buckets_stand_in_the_path_where_it_is_said_or_a_server_is_named() {
+        let style = |flags: &[(&str, &str)]| {
+            let flag = |(key, value): &(&str, &str)| {
+                ((*key).to_owned(), (*value).to_owned(), "--set".to_owned())
+            };
+            let flags = flags.iter().chain(&[("checkpoints.location", "s3://b/p")]).map(flag);
+            let given = Given { flags: flags.collect(), ..Given::default() };
+            let settings = Settings::load(&given).expect("settings");
+            match checkpoints(&settings, Path::new("/nonexistent")).expect("a place") {
+                StoreSettings::S3 { path_style, .. } => path_style,
+                other => panic!("{other:?}"),
+            }
+        };
+        let server = ("s3.endpoint", "http://minio:9000");
+        assert!(style(&[server]) && style(&[("s3.path_style", "true")]));
+        assert!(!style(&[server, ("s3.path_style", "false")]));
+        assert!(!style(&[("s3.path_style", "false")]));
+    }
 }

@@ -445,10 +445,10 @@ pub(crate) const TABLE: &[Setting] = &[
     Setting {
         key: "s3.path_style",
         kind: Bool,
-        default: "false",
-        note: "`true` where `s3.endpoint` is given",
+        note: "`true` where a server is named, by `s3.endpoint` or the variables `AWS_ENDPOINT_URL_S3` and `AWS_ENDPOINT_URL`; `false` for Amazon's",
+        example: "false",
         used: JM,
-        meaning: "Address buckets by path, as MinIO and its like want it",
+        meaning: "Whether a bucket stands in the path, as MinIO and its like want it, or in the host name; embedded jobs follow the same rule",
         ..NONE
     },
     // -- taskmanager
