@@ -8,6 +8,7 @@
 //!       the leader's present one is [`MetadataError::Fenced`] and changes nothing.
 //!   Y4  `load` returns what all writes before it left, jobs in the order of their submission and
 //!       histories in that of their numbers. Rows of a job that is not there are nothing.
+//!   Y5  `holds` is `Ok` exactly when `write` with that term would be, and changes nothing.
 //!
 //! Laws of [`ArtifactStore`]
 //!   Z1  What `put` returned `Ok` for is there, whole, under its hash, until `delete`.
@@ -118,6 +119,11 @@ pub trait MetadataStore: Send + Sync {
         term: Term,
         changes: &'a [Change],
     ) -> Pending<'a, Result<(), MetadataError>>;
+
+    /// Whether a term still holds (Y5).
+    fn holds(&self, term: Term) -> Pending<'_, Result<(), MetadataError>> {
+        self.write(term, &[])
+    }
 }
 
 /// Why an artifact store did not do it.

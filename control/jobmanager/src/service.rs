@@ -13,6 +13,7 @@
 //!       attempt has failed, the master hears nothing else, so that it cannot restore an older one.
 //!   J4  A job that was accepted has a row; one that was refused has none.
 //!   J5  A program file is kept while a job that is not over, or an upload, refers to it, and no longer.
+//!   J6  What is deleted is deleted only while the metadata store says that this JobManager leads (fence.rs).
 //!
 //! Not here: the decisions (`tidemill_coordination`), connections (control.rs), HTTP (rest.rs).
 
@@ -21,6 +22,7 @@ mod asks;
 mod checkpoints;
 mod effects;
 mod event;
+mod fence;
 mod files;
 mod history;
 mod jobs;
@@ -53,6 +55,7 @@ use crate::metadata::{Change, Lead, Term};
 use crate::refusal::Refusal;
 use crate::stores::Stores;
 use agents::{Agent, Request};
+use fence::Fence;
 use recorder::Recorder;
 
 /// The longest time between two looks at the clock.
@@ -225,7 +228,7 @@ impl Service {
         info!("leading; {live} jobs run, {} are over", records.len() - live);
         let running = records.iter().filter(|r| !r.job.status.is_over());
         let used: BTreeSet<_> = running.map(|r| r.job.artifact.clone()).collect();
-        self.files.lead(used);
+        self.files.lead(used, self.fence());
         for record in records {
             self.restore_job(record);
         }
@@ -256,6 +259,12 @@ impl Service {
         self.jobs.clear();
         self.requests.clear();
         self.files.follow();
+    }
+
+    /// J6.
+    fn fence(&self) -> Option<Fence> {
+        let (metadata, clock) = (self.stores.metadata.clone(), self.clock.clone());
+        self.term.map(|term| Fence { metadata, term, clock })
     }
 
     fn note(&self, changes: Vec<Change>) {

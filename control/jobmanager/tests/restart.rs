@@ -4,7 +4,7 @@
 mod common;
 
 use common::{
-    Behaviour, Cluster, Kept, TaskManager, eventually, program, submission, task_managers,
+    Behaviour, Cluster, Gate, Kept, TaskManager, eventually, program, submission, task_managers,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -151,6 +151,47 @@ async fn a_second_jobmanager_takes_over_when_the_first_is_deposed(kept: Kept) {
     .await;
     assert_eq!(managers[0].deployments().len(), 1, "nobody was disturbed");
     first.post(&format!("/jobs/{id}/cancel")).await.refused(503);
+}
+
+async fn a_deposed_jobmanager_deletes_no_checkpoint(mut kept: Kept) {
+    let gate = Arc::new(Gate::default());
+    kept.gate = Some(gate.clone());
+    let (first, managers) = cluster_with(kept, 1, |c| c.jobs.keep = 2).await;
+    let id = first.run(&[]).await;
+    let chk = first.dir.path().join("checkpoints").join(&id);
+    let stored = |epoch: u64| chk.join(format!("chk-{epoch}/manifest.json")).exists();
+    // Its retention is about to delete this one, and waits for the gate.
+    let doomed = || async {
+        first.until("three are complete", |_| async { managers[0].commits().len() > 3 }).await;
+        gate.close();
+        first.until("retention has begun", |_| async { gate.waiting() > 0 }).await;
+        let oldest = (0..u64::from(u16::MAX)).find(|epoch| stored(*epoch));
+        oldest.expect("a checkpoint")
+    };
+    let old = doomed().await;
+    gate.open();
+    first.until("it is deleted by who leads", |_| async { !stored(old) }).await;
+
+    let old = doomed().await;
+    let ended = gate.ended();
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let mut config =
+        tidemill_jobmanager::JobManagerConfig::new(dir.path().to_owned(), common::secret());
+    (config.rest_port, config.control_port) = (0, 0);
+    config.jobs.keep = 1_000;
+    let mut next = first.kept.clone();
+    next.gate = None;
+    let second = tidemill_jobmanager::JobManager::start(config, next.stores().await);
+    let second = second.await.expect("it starts");
+    first.kept.depose(&second.control_address().to_string());
+    eventually("the second one leads", || async {
+        common::request(second.rest_address(), "GET", "/jobs", &[], b"").await.status == 200
+    })
+    .await;
+    assert!(stored(old), "nobody has deleted it yet");
+    gate.open();
+    first.until("what the first one had begun is over", |_| async { gate.ended() > ended }).await;
+    assert!(stored(old), "J6");
 }
 
 async fn nothing_is_deployed_while_metadata_is_away(kept: Kept) {
@@ -304,6 +345,7 @@ over_every_store! {
     a_new_jobmanager_finds_what_runs
     what_does_not_come_back_is_started_again
     a_second_jobmanager_takes_over_when_the_first_is_deposed
+    a_deposed_jobmanager_deletes_no_checkpoint
     nothing_is_deployed_while_metadata_is_away
     a_checkpoint_whose_row_cannot_be_written_fails_and_the_job_goes_on
     a_submission_that_cannot_be_recorded_is_no_job

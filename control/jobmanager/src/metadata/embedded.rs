@@ -164,4 +164,15 @@ impl MetadataStore for EmbeddedMetadata {
             Ok(written?)
         }))
     }
+
+    /// Without a commit, which would be one more for the disk.
+    fn holds(&self, term: Term) -> Pending<'_, Result<(), MetadataError>> {
+        let me = self.me;
+        Box::pin(self.work(move |file, election| {
+            if lock(election).term_of(me) != Some(term) {
+                return Err(MetadataError::Fenced);
+            }
+            Ok(file.check(term)?)
+        }))
+    }
 }

@@ -137,6 +137,7 @@ impl Service {
 
     /// Deletes what an epoch left that will not be complete.
     pub(super) fn discard(&mut self, id: &JobId, epoch: Epoch) {
+        let Some(fence) = self.fence() else { return };
         let Some(job) = self.jobs.get_mut(id) else { return };
         super::effects::fail_checkpoint(&mut job.history, epoch, "it was given up");
         if job.history.checkpoint(epoch).is_some_and(|c| c.state == CheckpointState::Completed) {
@@ -145,7 +146,7 @@ impl Service {
         let (opener, store, id) =
             (self.stores.snapshots.clone(), job.row().store.clone(), id.clone());
         tokio::spawn(async move {
-            if let Err(e) = with_store(&opener, &store, move |s| s.delete(epoch)).await {
+            if let Err(e) = fence.with_store(&opener, &store, move |s| s.delete(epoch)).await {
                 // Retention finds it.
                 debug!("job {id}: what epoch {epoch} left is not deleted yet: {e}");
             }
@@ -154,7 +155,7 @@ impl Service {
 
     /// Deletes old checkpoints; one run at a time.
     pub(super) fn retain(&mut self, id: &JobId) {
-        let Some(term) = self.term else { return };
+        let Some(fence) = self.fence() else { return };
         let keep = self.config.jobs.keep.max(1);
         let protected = self.starting_points(id);
         let Some(job) = self.jobs.get_mut(id) else { return };
@@ -171,8 +172,8 @@ impl Service {
         let (done, id) = (self.done.clone(), id.clone());
         tokio::spawn(async move {
             let work = move |s: &dyn SnapshotStore| retain(s, keep, &whole, &in_flight);
-            let result = with_store(&opener, &store, work).await.map_err(|e| e.to_string());
-            let _ = done.send(Done::Retained { term, job: id, result });
+            let result = fence.with_store(&opener, &store, work).await.map_err(|e| e.to_string());
+            let _ = done.send(Done::Retained { term: fence.term, job: id, result });
         });
     }
 
@@ -208,7 +209,7 @@ impl Service {
 
     /// A job ended well: its checkpoints are of no more use, its savepoints stay.
     pub(super) fn clear_checkpoints(&mut self, id: &JobId) {
-        let Some(term) = self.term else { return };
+        let Some(fence) = self.fence() else { return };
         let protected = self.starting_points(id);
         let Some(job) = self.jobs.get_mut(id) else { return };
         let rows = &job.history.record().checkpoints;
@@ -219,8 +220,8 @@ impl Service {
         let (done, id) = (self.done.clone(), id.clone());
         tokio::spawn(async move {
             let work = move |s: &dyn SnapshotStore| clear(s, &kept);
-            let result = with_store(&opener, &store, work).await.map_err(|e| e.to_string());
-            let _ = done.send(Done::Retained { term, job: id, result });
+            let result = fence.with_store(&opener, &store, work).await.map_err(|e| e.to_string());
+            let _ = done.send(Done::Retained { term: fence.term, job: id, result });
         });
     }
 }

@@ -4,15 +4,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tidemill_protocol::ArtifactHash;
+use tokio::time::sleep;
 use tracing::warn;
 
-use crate::metadata::{ArtifactError, ArtifactStore};
+use super::fence::Fence;
+use crate::metadata::{ArtifactError, ArtifactStore, MetadataError};
+
+/// Between tries to learn whether this JobManager leads.
+const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Known {
-    leads: bool,
+    /// Of the term in which this JobManager leads.
+    fence: Option<Fence>,
     pins: BTreeMap<ArtifactHash, u32>,
 }
 
@@ -72,7 +79,7 @@ impl Files {
             return;
         }
         known.pins.remove(hash);
-        if known.leads {
+        if known.fence.is_some() {
             drop(known);
             self.delete(hash.clone());
         }
@@ -83,20 +90,33 @@ impl Files {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let files = self.clone();
         runtime.spawn(async move {
-            let _turn = files.turn.lock().await;
-            let wanted = {
-                let known = files.lock();
-                !known.leads || known.pins.contains_key(&hash)
-            };
-            if !wanted && let Err(e) = files.store.delete(&hash).await {
-                warn!("artifact {hash} is of no more use and cannot be deleted: {e}");
+            while let Err(MetadataError::Unavailable(_) | MetadataError::InDoubt(_)) =
+                files.delete_unwanted(&hash).await
+            {
+                sleep(PAUSE).await;
             }
         });
     }
 
+    /// # Errors
+    /// Whether this JobManager leads is not known, or it does not: nothing is deleted then.
+    async fn delete_unwanted(&self, hash: &ArtifactHash) -> Result<(), MetadataError> {
+        let _turn = self.turn.lock().await;
+        let fence = {
+            let known = self.lock();
+            known.fence.clone().filter(|_| !known.pins.contains_key(hash))
+        };
+        let Some(fence) = fence else { return Ok(()) };
+        fence.check().await?;
+        if let Err(e) = self.store.delete(hash).await {
+            warn!("artifact {hash} is of no more use and cannot be deleted: {e}");
+        }
+        Ok(())
+    }
+
     /// From now on this JobManager deletes what nobody needs: also what a crash left over.
-    pub(super) fn lead(&self, used: BTreeSet<ArtifactHash>) {
-        self.lock().leads = true;
+    pub(super) fn lead(&self, used: BTreeSet<ArtifactHash>, fence: Option<Fence>) {
+        self.lock().fence = fence;
         let files = self.clone();
         tokio::spawn(async move {
             match files.store.list().await {
@@ -110,6 +130,40 @@ impl Files {
 
     /// From now on another JobManager does.
     pub(super) fn follow(&self) {
-        self.lock().leads = false;
+        self.lock().fence = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::{Lead, MemoryArtifacts, MemoryMetadata, MetadataStore};
+    use tidemill_base::clock::SystemClock;
+
+    #[tokio::test]
+    async fn a_file_of_no_more_use_is_deleted_by_who_leads_alone() {
+        for deposed in [false, true] {
+            let metadata = Arc::new(MemoryMetadata::default());
+            let Ok(Lead::Mine { term }) = metadata.campaign("here:1").await else { panic!() };
+            let files = Files::new(Arc::new(MemoryArtifacts::default()));
+            let fence = Fence { metadata: metadata.clone(), term, clock: SystemClock::new() };
+            files.lead(BTreeSet::new(), Some(fence));
+            let file = tempfile::NamedTempFile::new().expect("a file");
+            let hash = ArtifactHash::from_bytes([7; 32]);
+            let pin = files.put(hash.clone(), file.path()).await.expect("stored");
+            files.delete_unwanted(&hash).await.expect("nothing is asked: it is pinned");
+            assert!(files.store.list().await.expect("listed").contains(&hash), "it is pinned");
+            if deposed {
+                // Another one leads, and uses the file; this one has not heard of it.
+                metadata.depose();
+                let next = (*metadata).clone().campaign("there:2").await;
+                assert!(matches!(next, Ok(Lead::Mine { .. })), "{next:?}");
+            }
+            drop(pin);
+            let deleted = files.delete_unwanted(&hash).await;
+            assert_eq!(deleted, if deposed { Err(MetadataError::Fenced) } else { Ok(()) });
+            let left = files.store.list().await.expect("listed");
+            assert_eq!(left.contains(&hash), deposed, "deposed: {deposed}");
+        }
     }
 }

@@ -10,9 +10,9 @@ use tidemill_jobmanager::metadata::{
 use tidemill_jobmanager::{ArtifactStore, MetadataStore, Stores, open_store};
 use tidemill_protocol::JobId;
 
-use super::eventually;
 #[cfg(feature = "postgres")]
 use super::postgres::Server;
+use super::{Gate, eventually};
 
 /// See the module.
 #[derive(Clone)]
@@ -20,6 +20,8 @@ pub(crate) struct Kept {
     place: Arc<Place>,
     pub(crate) artifacts: Arc<dyn ArtifactStore>,
     told: Arc<Mutex<Told>>,
+    /// In front of the checkpoint stores of JobManagers that start from now on.
+    pub(crate) gate: Option<Arc<Gate>>,
 }
 
 enum Place {
@@ -49,7 +51,7 @@ struct Told {
 
 impl Kept {
     fn new(place: Place, artifacts: Arc<dyn ArtifactStore>) -> Self {
-        Kept { place: Arc::new(place), artifacts, told: Arc::default() }
+        Kept { place: Arc::new(place), artifacts, told: Arc::default(), gate: None }
     }
 
     pub(crate) fn memory() -> Self {
@@ -94,7 +96,7 @@ impl Kept {
         Stores {
             metadata: Arc::new(Watched { store, told: self.told.clone() }),
             artifacts: self.artifacts.clone(),
-            snapshots: Arc::new(open_store),
+            snapshots: self.gate.as_ref().map_or_else(|| Arc::new(open_store) as _, Gate::opener),
         }
     }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+pub(crate) mod gated;
 pub(crate) mod http;
 pub(crate) mod kept;
 #[cfg(feature = "postgres")]
@@ -18,6 +19,7 @@ use tidemill_jobmanager::{JobManager, JobManagerConfig};
 use tidemill_plan::{Edge, LogicalGraph, OperatorKind, OperatorSpec};
 use tidemill_protocol::auth::Key;
 
+pub(crate) use gated::Gate;
 pub(crate) use http::{Response, multipart, request};
 pub(crate) use kept::Kept;
 pub(crate) use task_manager::{Behaviour, TaskManager};
@@ -93,7 +95,8 @@ impl Cluster {
         config.jobs.stop_timeout_ms = 500;
         set(&mut config);
         let token = config.token.clone();
-        let manager = JobManager::start(config, kept.stores().await).await.unwrap();
+        let stores = kept.stores().await;
+        let manager = JobManager::start(config, stores).await.unwrap();
         let cluster = Cluster { dir, kept, manager, token };
         cluster
             .until("it leads", |c| async move { c.get("/").await.json()["role"] == "leader" })

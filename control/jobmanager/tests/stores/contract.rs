@@ -1,4 +1,4 @@
-//! The contract of `MetadataStore` (laws Y1 to Y4): [`run`] it against an implementation.
+//! The contract of `MetadataStore` (laws Y1 to Y5): [`run`] it against an implementation.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -112,22 +112,29 @@ async fn leadership<P: Place>(place: P) {
 async fn fencing<P: Place>(place: P) {
     let (first, second) = (place.candidate().await, place.candidate().await);
     assert_eq!(first.write(0, &[job(1)]).await, Err(MetadataError::Fenced), "nobody leads");
+    assert_eq!(first.holds(0).await, Err(MetadataError::Fenced), "nobody leads");
     let term = elect(&first, "one:1").await;
+    assert_eq!(first.holds(term).await, Ok(()), "Y5");
     first.write(term, &[job(1)]).await.unwrap();
     let kept = first.load(term).await.unwrap();
     for wrong in [term - 1, term + 1, 0] {
         assert_eq!(first.write(wrong, &[job(2)]).await, Err(MetadataError::Fenced));
         assert_eq!(first.load(wrong).await, Err(MetadataError::Fenced));
+        assert_eq!(first.holds(wrong).await, Err(MetadataError::Fenced), "Y5");
     }
+    assert_eq!(second.holds(term).await, Err(MetadataError::Fenced), "not its term");
     assert_eq!(second.write(term, &[job(2)]).await, Err(MetadataError::Fenced), "not its term");
     assert_eq!(first.load(term).await.unwrap(), kept);
     first.resign().await;
     assert_eq!(first.write(term, &[job(2)]).await, Err(MetadataError::Fenced), "it resigned");
+    assert_eq!(first.holds(term).await, Err(MetadataError::Fenced), "it resigned");
     let next = elect(&second, "two:2").await;
     let stale = [Change::ForgetJob(job_id(1)), job(2)];
     assert_eq!(first.write(term, &stale).await, Err(MetadataError::Fenced));
     assert_eq!(first.write(next, &stale).await, Err(MetadataError::Fenced), "not its term");
     assert_eq!(first.load(term).await, Err(MetadataError::Fenced));
+    assert_eq!(first.holds(term).await, Err(MetadataError::Fenced));
+    assert_eq!(second.holds(next).await, Ok(()), "Y5");
     assert_eq!(second.load(next).await.unwrap(), kept);
     second.write(next, &[job(2)]).await.unwrap();
     assert_eq!(second.load(next).await.unwrap().len(), 2);

@@ -130,6 +130,13 @@ impl MetadataFile {
         })
     }
 
+    pub(super) fn check(&mut self, term: Term) -> Result<(), Failure> {
+        self.with(|database| {
+            let transaction = database.begin_read().map_err(undone)?;
+            check_term(&transaction.open_table(META).map_err(undone)?, term)
+        })
+    }
+
     pub(super) fn write(&mut self, term: Term, changes: &[Change]) -> Result<(), Failure> {
         self.with(|database| {
             let transaction = database.begin_write().map_err(undone)?;
