@@ -1,7 +1,7 @@
 //! The REST interface: HTTP/1.1 by hyper, routes by axum. docs/rest.md shows it to users.
 //!
 //! Invariants
-//!   E1  Every error is JSON with a `detail`, whoever makes it: handlers, the router, extractors.
+//!   E1  Every error is JSON with a `detail`, whoever makes it: handlers, the router, extractors, hyper (wire.rs).
 //!   E2  With a token set, only `GET /` is served without it; comparison takes the same time for any
 //!       wrong one.
 //!   E3  Without a token, what changes something is not done for web pages (they send an `Origin`).
@@ -14,6 +14,7 @@ pub(crate) mod openapi;
 mod prometheus;
 mod submit;
 mod upload;
+mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,6 +43,7 @@ use crate::service::{Ask, Files, Leadership, Service};
 use crate::stores::Stores;
 use answer::Answer;
 use body::Timed;
+use wire::Wire;
 
 /// How long a request waits for the service's queue.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -106,6 +108,11 @@ impl App {
             }))
         })
         .await
+    }
+
+    fn count(&self, status: StatusCode) {
+        let class = usize::from(status.as_u16() / 100).min(5);
+        self.answers[class].fetch_add(1, Ordering::Relaxed);
     }
 
     /// # Errors
@@ -177,8 +184,7 @@ async fn guard(State(app): Shared, request: Request, next: Next) -> Response {
             served.unwrap_or_else(|_| answer::refuse(&late()))
         }
     };
-    let class = usize::from(response.status().as_u16() / 100).min(5);
-    app.answers[class].fetch_add(1, Ordering::Relaxed);
+    app.count(response.status());
     answer::in_form(response).await
 }
 
@@ -210,11 +216,24 @@ fn admit(config: &JobManagerConfig, request: &Request) -> Result<(), Box<Respons
     Err(Box::new(response))
 }
 
+/// What is wrong with a head that hyper does not take.
+fn unreadable(status: StatusCode, error: &hyper::Error) -> String {
+    match status {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+            format!(
+                "the head of the request has more than {HEAD_BYTES_MAX} bytes, or too many fields"
+            )
+        }
+        StatusCode::URI_TOO_LONG => "the address of the request is too long".into(),
+        _ => format!("this is no HTTP that can be read: {error}"),
+    }
+}
+
 /// Serves until the task is dropped.
 pub(crate) async fn serve(listener: TcpListener, app: Arc<App>) {
     let limits = app.config.limits.clone();
     let free = Arc::new(Semaphore::new(limits.rest_connections));
-    let service = TowerToHyperService::new(router(app));
+    let service = TowerToHyperService::new(router(app.clone()));
     // The semaphore is never closed.
     while let Ok(place) = free.clone().acquire_owned().await {
         let stream = match listener.accept().await {
@@ -227,15 +246,22 @@ pub(crate) async fn serve(listener: TcpListener, app: Arc<App>) {
         };
         // Answers are small: nothing waits for more.
         let _ = stream.set_nodelay(true);
-        let service = service.clone();
+        let (service, app) = (service.clone(), app.clone());
         tokio::spawn(async move {
-            let connection = hyper::server::conn::http1::Builder::new()
+            let mut connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(limits.client_silence)
                 .max_buf_size(HEAD_BYTES_MAX)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(e) = connection.await {
+                .serve_connection(TokioIo::new(Wire::new(stream)), service);
+            if let Err(e) = (&mut connection).await {
                 debug!("a REST connection ended: {e}");
+                let wire = connection.into_parts().io.into_inner();
+                if let Some(status) = wire.refused() {
+                    app.count(status);
+                    if let Err(e) = wire.refuse(status, &unreadable(status, &e)).await {
+                        debug!("a refusal was not heard: {e}");
+                    }
+                }
             }
             drop(place);
         });

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::http::raw;
+use common::http::{all_of, raw};
 use common::{
     Behaviour, Cluster, elf, multipart, program, submission, task_managers, with_task_managers,
 };
@@ -421,4 +421,51 @@ async fn an_address_that_others_reach_wants_a_token() {
     let error =
         tidemill_jobmanager::JobManager::start(config, stores).await.unwrap_err().to_string();
     assert!(error.contains("security.token_file"), "{error}");
+}
+
+/// What hyper refuses by itself, before there is a request.
+#[tokio::test]
+async fn what_is_no_http_is_refused_like_everything_else() {
+    let cluster = Cluster::start().await;
+    let address = cluster.manager.rest_address();
+    let long = "x".repeat(1_000_000);
+    let many = "a: b\r\n".repeat(1_000);
+    for (bytes, status, part) in [
+        ("nonsense\r\n\r\n".to_owned(), 400, "HTTP"),
+        ("GET / HTTP/9.9\r\n\r\n".to_owned(), 400, "version"),
+        ("G\u{7f}T / HTTP/1.1\r\n\r\n".to_owned(), 400, "method"),
+        ("GET http://[ HTTP/1.1\r\n\r\n".to_owned(), 400, "URI"),
+        ("GET / HTTP/1.1\r\nno header\r\n\r\n".to_owned(), 400, "header"),
+        ("POST /jobs HTTP/1.1\r\nContent-Length: many\r\n\r\n".to_owned(), 400, "content-length"),
+        (
+            "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n".to_owned(),
+            400,
+            "content-length",
+        ),
+        (format!("GET / HTTP/1.1\r\nlong: {long}\r\n\r\n"), 431, "65536"),
+        (format!("GET / HTTP/1.1\r\n{many}\r\n"), 431, "fields"),
+        (format!("GET /{long} HTTP/1.1\r\n\r\n"), 431, "65536"),
+    ] {
+        let answer = raw(address, bytes.as_bytes(), false).await;
+        let detail = answer.refused(status);
+        assert!(detail.contains(part), "{part} in: {detail}");
+        assert_eq!(answer.header("connection"), Some("close"));
+    }
+    // As it comes in: the address is too long, or the head is before its end is seen.
+    let far = format!("GET /{} HTTP/1.1\r\n\r\n", &long[..70_000]);
+    let answer = raw(address, far.as_bytes(), false).await;
+    assert!(answer.status == 414 || answer.status == 431, "{}", answer.status);
+    answer.refused(answer.status);
+    // Behind a request that is served, on the same connection.
+    let good = format!("GET / HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    let both = all_of(address, format!("{good}{good}nonsense\r\n\r\n").as_bytes(), false).await;
+    let text = String::from_utf8_lossy(&both);
+    let parts: Vec<&str> = text.split("HTTP/1.1 ").skip(1).collect();
+    assert_eq!(parts.len(), 3, "{text}");
+    assert!(parts[..2].iter().all(|p| p.starts_with("200 ") && p.ends_with('}')), "{text}");
+    common::http::parse(format!("HTTP/1.1 {}", parts[2]).as_bytes()).refused(400);
+    // They are counted.
+    let metrics = cluster.get("/metrics").await.text();
+    let counted = |l: &&str| l.contains("rest") && l.contains("4xx") && l.ends_with(" 12");
+    assert!(metrics.lines().any(|l| counted(&l)), "{metrics}");
 }

@@ -60,6 +60,11 @@ pub(crate) async fn request(
 
 /// Sends bytes, perhaps ends the sending side, and reads the answer.
 pub(crate) async fn raw(address: SocketAddr, bytes: &[u8], end: bool) -> Response {
+    parse(&all_of(address, bytes, end).await)
+}
+
+/// The same, as it comes.
+pub(crate) async fn all_of(address: SocketAddr, bytes: &[u8], end: bool) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     // The server may answer and close before it has read all.
     let _ = stream.write_all(bytes).await;
@@ -71,10 +76,10 @@ pub(crate) async fn raw(address: SocketAddr, bytes: &[u8], end: bool) -> Respons
     if answer.is_empty() {
         read.unwrap();
     }
-    parse(&answer)
+    answer
 }
 
-fn parse(answer: &[u8]) -> Response {
+pub(crate) fn parse(answer: &[u8]) -> Response {
     let end = answer.windows(4).position(|w| w == b"\r\n\r\n");
     let end = end.unwrap_or_else(|| panic!("no answer: {}", String::from_utf8_lossy(answer)));
     let head = String::from_utf8_lossy(&answer[..end]);
