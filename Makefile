@@ -17,6 +17,8 @@ SEEDS ?= 500
 # Minutes of faults, and their seed, for `make chaos`.
 MINUTES ?= 2
 SEED ?= 1
+# Examples of each endpoint and phase for `make fuzz-rest`, which takes SEED too.
+EXAMPLES ?= 20
 # Further flags for every cargo build and test, such as --locked or --offline.
 CARGO_FLAGS ?=
 
@@ -34,11 +36,11 @@ crates_of = $(addprefix -p ,$(sort $(foreach feature,$(1),$(firstword $(subst /,
 lint_features := $(features) $(if $(filter-out 0,$(S3)),tidemill-cli/s3) $(if $(filter-out 0,$(POSTGRES)),tidemill-cli/postgres)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-features deps-hosts demo test build fmt clippy docs sim chaos bench loom sanitize clean
+.PHONY: help deps deps-features deps-hosts demo test build fmt clippy docs sim chaos fuzz-rest bench loom sanitize clean
 
 help: ## list the targets
 	@echo "Tidemill: make <target> [VARIABLE=value]"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "Build output: $(CARGO_TARGET_DIR) (CARGO_TARGET_DIR)"
 
 deps: ## install what is missing from the distribution's packages
@@ -79,6 +81,10 @@ sim: deps ## deterministic simulation (SEEDS=100000)
 
 chaos: deps-hosts ## a real cluster whose parts are killed, stopped and cut off (MINUTES=10 SEED=1)
 	CHAOS_SECONDS=$$(( $(MINUTES) * 60 )) SEED=$(SEED) cargo test --workspace --test chaos $(CARGO_FLAGS) -- --nocapture
+
+fuzz-rest: ## the REST interface of a real cluster, by its own description (EXAMPLES=200 SEED=2)
+	@scripts/install-deps.sh fuzz
+	@CARGO_FLAGS="$(CARGO_FLAGS)" scripts/fuzz-rest.sh $(EXAMPLES) $(SEED)
 
 bench: deps ## criterion micro-benchmarks
 	cargo bench -p tidemill-benches $(CARGO_FLAGS)

@@ -8,6 +8,7 @@
 #                                     also the distribution's RocksDB, for tests, and libclang
 #   scripts/install-deps.sh postgres  also PostgreSQL's server, which tests start (the package itself starts one, too)
 #   scripts/install-deps.sh hosts     also ip, with which tests make network namespaces
+#   scripts/install-deps.sh fuzz      also Python's virtual environments, for the fuzzer of REST
 #   scripts/install-deps.sh lint      also checks that rustfmt and clippy are there
 #
 # Silent and without network when nothing is missing. Never installs Rust itself: it says how to.
@@ -62,6 +63,10 @@ find_missing_postgres() {
 
 find_missing_hosts() {
     has ip || want iproute2 'tests make several hosts on one machine, by network namespaces'
+}
+
+find_missing_fuzz() {
+    python3 -c 'import ensurepip, venv' 2>/dev/null || want python3-venv 'the fuzzer of REST is installed into an environment of its own'
 }
 
 # Its many lines are shown only when it fails.
@@ -145,8 +150,9 @@ main() {
             rocksdb-system) find_missing_rocksdb_system ;;
             postgres) find_missing_postgres ;;
             hosts) find_missing_hosts ;;
+            fuzz) find_missing_fuzz ;;
             lint) lint=1 ;;
-            *) die "unknown argument '$argument': known are 'rocksdb', 'rocksdb-system', 'postgres', 'hosts' and 'lint'" ;;
+            *) die "unknown argument '$argument': known are 'rocksdb', 'rocksdb-system', 'postgres', 'hosts', 'fuzz' and 'lint'" ;;
         esac
     done
     install_missing
