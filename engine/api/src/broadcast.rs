@@ -182,7 +182,7 @@ impl<I: Record, B: Record, P: Pipe<Out = I>, Q: Pipe<Out = B>> BroadcastConnecte
     {
         let env = self.stream.env.clone();
         let head = env.graph.add("broadcast_process", OperatorKind::BroadcastProcess, true);
-        let own = env.graph.parallelism_of(self.stream.chain[0]);
+        let own = env.graph.parallelism_of(self.stream.chain.head);
         env.graph.edit(head, |s| s.parallelism = Some(own));
         self.stream.close_unkeyed(head, Partitioning::Forward, 0);
         self.rules.close_unkeyed(head, Partitioning::Broadcast, 1);

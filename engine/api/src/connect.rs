@@ -199,7 +199,7 @@ impl<A: Record, P: Pipe<Out = A>> Stream<A, P> {
 /// out evenly.
 fn close_plain<T: Record, P: Pipe<Out = T>>(stream: Stream<T, P>, head: Node, input: usize) {
     let graph = stream.env.graph.clone();
-    let equal = graph.parallelism_of(stream.chain[0]) == graph.parallelism_of(head);
+    let equal = graph.parallelism_of(stream.chain.head) == graph.parallelism_of(head);
     let how = if equal { Partitioning::Forward } else { Partitioning::Rebalance };
     stream.close_unkeyed(head, how, input);
 }
@@ -243,7 +243,7 @@ impl<A: Record, B: Record, P: Pipe<Out = A>, Q: Pipe<Out = B>> Connected<A, B, P
     {
         let env = self.first.env.clone();
         let head = env.graph.add("co_process", OperatorKind::CoProcess, false);
-        let own = env.graph.parallelism_of(self.first.chain[0]);
+        let own = env.graph.parallelism_of(self.first.chain.head);
         env.graph.edit(head, |s| s.parallelism = Some(own));
         close_plain(self.first, head, 0);
         close_plain(self.second, head, 1);

@@ -149,7 +149,7 @@ impl Env {
     ) -> Stream<S::Item, SourcePipe<S, W::Assigner>> {
         let operator = self.graph.add(&source.name(), OperatorKind::Source, true);
         let pipe = SourcePipe { source, assigner: strategy.assigner(), operator: operator.number };
-        Stream { env: self.clone(), pipe, chain: vec![operator] }
+        Stream { env: self.clone(), pipe, chain: self.graph.begin(operator) }
     }
     /// A stream of the elements of a vector, for tests and first steps.
     pub fn from_vec<T: Record + Clone + Send + Sync>(

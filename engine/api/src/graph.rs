@@ -2,12 +2,11 @@
 //!
 //! Invariants
 //!   G1  Operators and edges are only added; a number stays valid.
-//!   G2  A task is registered when its chain is closed, so upstream tasks come first.
+//!   G2  A task is registered when its head is, behind all that feed it: upstream tasks come first.
 //!   G3  The first mistake of the program is kept and reported when the job starts.
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
 use tidemill_base::{Error, Result};
 use tidemill_plan::{Edge, LogicalGraph, OperatorIndex, OperatorKind, OperatorSpec, Partitioning};
 use tidemill_runtime::deploy::{Build, EdgePlan, JobPlan, TaskPlan, Wiring};
@@ -26,9 +25,23 @@ struct EdgeDraft {
     partitioning: Partitioning,
 }
 
+/// How far a stream has come within its task. A task is a tree: several streams may be at several of
+/// its ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chain {
+    /// Number of the task.
+    task: usize,
+    /// The task's first operator.
+    pub(crate) head: Operator,
+    /// The stream's last one.
+    pub(crate) last: Operator,
+}
+
 struct TaskDraft {
+    /// Head first; an operator's place is what its stages know it by.
     operators: Vec<Operator>,
-    factory: Box<dyn Fn() -> Build>,
+    /// `None` until its own chain (not a branch of it) is closed.
+    factory: Option<Box<dyn Fn() -> Build>>,
 }
 
 struct Inner {
@@ -36,6 +49,8 @@ struct Inner {
     indices: Vec<OperatorIndex>,
     edges: Vec<EdgeDraft>,
     tasks: Vec<TaskDraft>,
+    /// Operators that branches hang on.
+    tapped: Vec<Operator>,
     mistake: Option<Error>,
     max_skew: Option<i64>,
 }
@@ -54,6 +69,7 @@ impl Graph {
                 indices: Vec::new(),
                 edges: Vec::new(),
                 tasks: Vec::new(),
+                tapped: Vec::new(),
                 mistake: None,
                 max_skew: None,
             })),
@@ -88,9 +104,30 @@ impl Graph {
         }
     }
 
-    /// A fused edge.
-    pub(crate) fn chain(&self, from: Operator, to: Operator) {
-        self.inner.borrow_mut().logical.connect(Edge::chained(from.index, to.index));
+    /// Registers the task that begins with `head` (G2).
+    pub(crate) fn begin(&self, head: Operator) -> Chain {
+        let tasks = &mut self.inner.borrow_mut().tasks;
+        tasks.push(TaskDraft { operators: vec![head], factory: None });
+        Chain { task: tasks.len() - 1, head, last: head }
+    }
+
+    /// Adds an operator that is fused behind the last one of `chain`. Returns the longer chain, and
+    /// the operator's place in its task.
+    pub(crate) fn fuse(&self, chain: Chain, name: &str, kind: OperatorKind) -> (Chain, u32) {
+        let last = self.add(name, kind, false);
+        let own = self.parallelism_of(chain.head);
+        self.edit(last, |s| s.parallelism = Some(own));
+        let inner = &mut *self.inner.borrow_mut();
+        inner.logical.connect(Edge::chained(chain.last.index, last.index));
+        let operators = &mut inner.tasks[chain.task].operators;
+        operators.push(last);
+        (Chain { last, ..chain }, operators.len() as u32 - 1)
+    }
+
+    /// Begins a branch: a chain that hangs on the last operator of `chain`, in the same task.
+    pub(crate) fn branch(&self, chain: Chain, name: &str) -> Chain {
+        self.inner.borrow_mut().tapped.push(chain.last);
+        self.fuse(chain, name, OperatorKind::Union).0
     }
 
     /// An edge with channels; returns its number.
@@ -109,9 +146,9 @@ impl Graph {
         inner.edges.len() - 1
     }
 
-    /// Registers a closed chain (G2).
-    pub(crate) fn close(&self, operators: Vec<Operator>, factory: Box<dyn Fn() -> Build>) {
-        self.inner.borrow_mut().tasks.push(TaskDraft { operators, factory });
+    /// Says how the task of a closed chain is built.
+    pub(crate) fn close(&self, chain: Chain, factory: Box<dyn Fn() -> Build>) {
+        self.inner.borrow_mut().tasks[chain.task].factory = Some(factory);
     }
 
     /// The parallelism of an operator.
@@ -139,14 +176,17 @@ impl Graph {
                 task_of[operator.number] = Some(number);
             }
         }
+        let leads_nowhere = |operator: usize| {
+            let name = &names[operator];
+            Error::job(format!(
+                "the stream behind '{name}' leads nowhere: give it a sink, or remove it"
+            ))
+        };
         let mut edges = Vec::new();
         for draft in &inner.edges {
             let (Some(from), Some(to)) = (task_of[draft.from], task_of[draft.to]) else {
                 let loose = if task_of[draft.from].is_none() { draft.from } else { draft.to };
-                return Err(Error::job(format!(
-                    "the stream behind '{}' leads nowhere: give it a sink, or remove it",
-                    names[loose]
-                )));
+                return Err(leads_nowhere(loose));
             };
             let wiring = match draft.partitioning {
                 Partitioning::Forward => Wiring::OneToOne,
@@ -158,16 +198,20 @@ impl Graph {
         let default = inner.default_parallelism();
         let tasks = std::mem::take(&mut inner.tasks);
         let mut plans = Vec::new();
-        for task in tasks {
+        for (number, task) in tasks.into_iter().enumerate() {
             let head = task.operators[0];
+            let Some(factory) = task.factory else {
+                // A branch of it is read, which is why the plan does not miss a reader.
+                let tapped = inner.tapped.iter().find(|o| task_of[o.number] == Some(number));
+                return Err(leads_nowhere(tapped.unwrap_or(&head).number));
+            };
             let own = inner.logical.operator(head.index).and_then(|s| s.parallelism);
-            let label: Vec<&str> =
-                task.operators.iter().map(|o| names[o.number].as_str()).collect();
+            let planned = physical.tasks().iter().find(|t| t.head().id.get() == ids[head.number]);
             plans.push(TaskPlan {
-                name: label.join(" -> ").into(),
+                name: planned.map_or(names[head.number].as_str(), |t| t.name.as_str()).into(),
                 parallelism: own.unwrap_or(default),
                 operators: task.operators.iter().map(|o| o.number).collect(),
-                factory: task.factory,
+                factory,
             });
         }
         let max_parallelism = physical.max_parallelism();
@@ -189,20 +233,5 @@ impl Inner {
     }
 }
 
-/// Edges that leave an operator beside its chain: consumers of a shared stream, or of a side
-/// output. Filled while the program composes, read when tasks are built.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Taps {
-    edges: Arc<Mutex<Vec<usize>>>,
-}
-
-impl Taps {
-    pub(crate) fn add(&self, edge: usize) {
-        if let Ok(mut edges) = self.edges.lock() {
-            edges.push(edge);
-        }
-    }
-    pub(crate) fn edges(&self) -> Vec<usize> {
-        self.edges.lock().map(|e| e.clone()).unwrap_or_default()
-    }
-}
+#[cfg(test)]
+mod tests;

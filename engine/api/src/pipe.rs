@@ -1,19 +1,27 @@
 //! Chains as types: a pipe is a recipe for the stages from a head up to here. Building it with a
-//! tail gives one monomorphized task.
+//! tail gives one monomorphized task; or, where it begins at a branch, what the chain that it hangs
+//! on pushes to.
+//!
+//! ```text
+//!   source -> map -+- Tee -> branch: filter -> key_by, an edge        one task
+//!                  |      -> branch: map -> sink
+//! ```
 //!
 //! Law: `build` may be called on any number of clones, on any thread; each gives an independent
 //! task.
 
+use std::fmt;
 use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
 use tidemill_base::{Batch, Record, Result, Timestamp};
 use tidemill_runtime::context::{SectionId, SectionKind, SubtaskInfo};
-use tidemill_runtime::deploy::Io;
+use tidemill_runtime::deploy::{Build, Io};
 use tidemill_runtime::gate::Gate;
 use tidemill_runtime::operator::{Operator, PassThrough};
 use tidemill_runtime::output::{heir, keyed_heir};
 use tidemill_runtime::source::{Assigner, Source, SourceTask, open_context};
 use tidemill_runtime::stage::{
-    FilterStage, FlatMapStage, InspectStage, MapStage, Stage, Timestamps,
+    Collector, FilterStage, FlatMapStage, InspectStage, MapStage, Stage, Timestamps,
 };
 use tidemill_runtime::task::{OperatorTask, Task};
 
@@ -21,12 +29,110 @@ use tidemill_runtime::task::{OperatorTask, Task};
 pub trait Pipe: Clone + Send + 'static {
     /// What comes out of it.
     type Out: Record;
+    /// What is built: a task, or a branch of one.
+    type Built: 'static;
 
-    /// Builds the task; `tail` makes the stages behind.
-    fn build<S, F>(self, io: Io, tail: F) -> Result<Box<dyn Task>>
+    /// Builds it; `tail` makes the stages behind.
+    fn build<S, F>(self, io: &mut Io, tail: F) -> Result<Self::Built>
     where
         S: Stage<Self::Out>,
         F: FnOnce(&mut Io) -> Result<S>;
+
+    /// The chain is closed: a branch takes the recipe to what it hangs on, a task gives its own back.
+    fn close(&self, recipe: Recipe<Self::Built>) -> Option<Recipe<Box<dyn Task>>>;
+}
+
+/// Builds one chain, on its core.
+type BuildChain<B> = Box<dyn FnOnce(&mut Io) -> Result<B> + Send>;
+
+/// How a closed chain is built, any number of times.
+pub struct Recipe<B>(Box<dyn Fn() -> BuildChain<B> + Send>);
+
+impl<B> fmt::Debug for Recipe<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recipe")
+    }
+}
+
+impl<B: 'static> Recipe<B> {
+    /// The recipe of `pipe` with `tail` behind it.
+    pub(crate) fn new<P, S, F>(pipe: P, tail: F) -> Self
+    where
+        P: Pipe<Built = B>,
+        S: Stage<P::Out>,
+        F: FnOnce(&mut Io) -> Result<S> + Clone + Send + 'static,
+    {
+        Recipe(Box::new(move || {
+            let (pipe, tail) = (pipe.clone(), tail.clone());
+            Box::new(move |io| pipe.build(io, tail))
+        }))
+    }
+}
+
+impl Recipe<Box<dyn Task>> {
+    /// What a deployment builds subtasks by.
+    pub(crate) fn into_factory(self) -> Box<dyn Fn() -> Build> {
+        Box::new(move || {
+            let build = (self.0)();
+            Box::new(move |mut io| build(&mut io))
+        })
+    }
+}
+
+/// The branches that hang on an operator: readers of a shared stream, or of a side output. Filled
+/// while the program composes, built with the task.
+#[derive(Debug)]
+pub(crate) struct Taps<T: Record>(Arc<Mutex<Vec<Recipe<Collector<T>>>>>);
+
+impl<T: Record> Default for Taps<T> {
+    fn default() -> Self {
+        Taps(Arc::default())
+    }
+}
+
+impl<T: Record> Clone for Taps<T> {
+    fn clone(&self) -> Self {
+        Taps(self.0.clone())
+    }
+}
+
+impl<T: Record> Taps<T> {
+    /// Builds all of them.
+    pub(crate) fn build(&self, io: &mut Io) -> Result<Vec<Collector<T>>> {
+        let recipes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let builds: Vec<_> = recipes.iter().map(|recipe| (recipe.0)()).collect();
+        drop(recipes);
+        builds.into_iter().map(|build| build(io)).collect()
+    }
+}
+
+/// A chain that hangs on an operator of another chain.
+pub struct BranchPipe<T: Record> {
+    pub(crate) taps: Taps<T>,
+}
+
+impl<T: Record> Clone for BranchPipe<T> {
+    fn clone(&self) -> Self {
+        BranchPipe { taps: self.taps.clone() }
+    }
+}
+
+impl<T: Record> Pipe for BranchPipe<T> {
+    type Out = T;
+    type Built = Collector<T>;
+
+    fn build<S, F>(self, io: &mut Io, tail: F) -> Result<Collector<T>>
+    where
+        S: Stage<T>,
+        F: FnOnce(&mut Io) -> Result<S>,
+    {
+        Ok(Box::new(tail(io)?))
+    }
+
+    fn close(&self, recipe: Recipe<Collector<T>>) -> Option<Recipe<Box<dyn Task>>> {
+        self.taps.0.lock().unwrap_or_else(PoisonError::into_inner).push(recipe);
+        None
+    }
 }
 
 /// A chain that begins with a source.
@@ -39,8 +145,9 @@ pub struct SourcePipe<Src, A> {
 
 impl<Src: Source, A: Assigner<Src::Item>> Pipe for SourcePipe<Src, A> {
     type Out = Src::Item;
+    type Built = Box<dyn Task>;
 
-    fn build<S, F>(self, mut io: Io, tail: F) -> Result<Box<dyn Task>>
+    fn build<S, F>(self, io: &mut Io, tail: F) -> Result<Box<dyn Task>>
     where
         S: Stage<Src::Item>,
         F: FnOnce(&mut Io) -> Result<S>,
@@ -48,8 +155,12 @@ impl<Src: Source, A: Assigner<Src::Item>> Pipe for SourcePipe<Src, A> {
         let id = io.operator_id(self.operator)?;
         let cx = open_context(&io.context, id, &self.source.name());
         let reader = self.source.open(&cx)?;
-        let chain = tail(&mut io)?;
-        Ok(Box::new(SourceTask::new(reader, self.assigner, chain, io.context, id)))
+        let chain = tail(io)?;
+        Ok(Box::new(SourceTask::new(reader, self.assigner, chain, io.context.clone(), id)))
+    }
+
+    fn close(&self, recipe: Recipe<Box<dyn Task>>) -> Option<Recipe<Box<dyn Task>>> {
+        Some(recipe)
     }
 }
 
@@ -97,19 +208,24 @@ pub struct HeadPipe<O> {
 
 impl<O: OperatorFactory> Pipe for HeadPipe<O> {
     type Out = <O::Operator as Operator>::Out;
+    type Built = Box<dyn Task>;
 
-    fn build<S, F>(self, mut io: Io, tail: F) -> Result<Box<dyn Task>>
+    fn build<S, F>(self, io: &mut Io, tail: F) -> Result<Box<dyn Task>>
     where
         S: Stage<Self::Out>,
         F: FnOnce(&mut Io) -> Result<S>,
     {
         let id = io.operator_id(self.operator)?;
-        let operator = self.factory.open(&mut io, id)?;
-        let restored = restored_channels(&io, id, &self.inputs)?;
-        let chain = tail(&mut io)?;
+        let operator = self.factory.open(io, id)?;
+        let restored = restored_channels(io, id, &self.inputs)?;
+        let chain = tail(io)?;
         let epoch = io.context.restored.as_ref().map_or(0, |r| r.epoch);
         let gate = Gate::new(std::mem::take(&mut io.inputs), epoch, restored);
-        Ok(Box::new(OperatorTask::new(gate, operator, chain, io.context, id)))
+        Ok(Box::new(OperatorTask::new(gate, operator, chain, io.context.clone(), id)))
+    }
+
+    fn close(&self, recipe: Recipe<Box<dyn Task>>) -> Option<Recipe<Box<dyn Task>>> {
+        Some(recipe)
     }
 }
 
@@ -205,8 +321,9 @@ macro_rules! stage_pipe {
             $($bound)*
         {
             type Out = $out;
+            type Built = P::Built;
 
-            fn build<S, G>(self, io: Io, tail: G) -> Result<Box<dyn Task>>
+            fn build<S, G>(self, io: &mut Io, tail: G) -> Result<P::Built>
             where
                 S: Stage<$out>,
                 G: FnOnce(&mut Io) -> Result<S>,
@@ -215,6 +332,10 @@ macro_rules! stage_pipe {
                 self.previous.build(io, move |io| {
                     Ok($stage::new(operator, function, tail(io)?))
                 })
+            }
+
+            fn close(&self, recipe: Recipe<P::Built>) -> Option<Recipe<Box<dyn Task>>> {
+                self.previous.close(recipe)
             }
         }
     };
@@ -257,8 +378,9 @@ where
     F: for<'a> FnMut(T::View<'a>) -> Timestamp + Clone + Send + 'static,
 {
     type Out = T;
+    type Built = P::Built;
 
-    fn build<S, G>(self, io: Io, tail: G) -> Result<Box<dyn Task>>
+    fn build<S, G>(self, io: &mut Io, tail: G) -> Result<P::Built>
     where
         S: Stage<T>,
         G: FnOnce(&mut Io) -> Result<S>,
@@ -266,5 +388,9 @@ where
         let (operator, function, lateness) = (self.position, self.function, self.lateness);
         self.previous
             .build(io, move |io| Ok(Timestamps::new(operator, function, lateness, tail(io)?)))
+    }
+
+    fn close(&self, recipe: Recipe<P::Built>) -> Option<Recipe<Box<dyn Task>>> {
+        self.previous.close(recipe)
     }
 }

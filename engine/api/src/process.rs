@@ -3,7 +3,7 @@
 #![expect(clippy::type_complexity, reason = "recipes are typed by all that they are made of")]
 
 use crate::keyed::KeyedStream;
-use crate::pipe::{HeadPipe, OperatorFactory, Pipe};
+use crate::pipe::{HeadPipe, OperatorFactory, Pipe, Recipe};
 use crate::side_output::{SideFactory, SidePipe, Sides};
 use crate::stream::Stream;
 use std::marker::PhantomData;
@@ -462,8 +462,9 @@ where
     F: for<'a, 'b, 'c> FnMut(T::View<'a>, &'b mut PlainContext<'c, O>) + Clone + Send + 'static,
 {
     type Out = O;
+    type Built = P::Built;
 
-    fn build<S, G>(self, io: Io, tail: G) -> Result<Box<dyn Task>>
+    fn build<S, G>(self, io: &mut Io, tail: G) -> Result<P::Built>
     where
         S: Stage<O>,
         G: FnOnce(&mut Io) -> Result<S>,
@@ -474,6 +475,10 @@ where
             let context = io.context.clone();
             Ok(ProcessStage::<T, O, F, S>::new(position, function, context, sides, tail(io)?))
         })
+    }
+
+    fn close(&self, recipe: Recipe<P::Built>) -> Option<Recipe<Box<dyn Task>>> {
+        self.previous.close(recipe)
     }
 }
 
@@ -489,7 +494,7 @@ where
 impl<T: Record, P: Pipe<Out = T>> Stream<T, P> {
     /// Runs a stateless function that emits any number of records, also to side outputs. See
     /// [`OutputTag`](crate::OutputTag) for an example.
-    pub fn process<O, F>(mut self, function: F) -> Stream<O, ProcessPipe<P, O, F>>
+    pub fn process<O, F>(self, function: F) -> Stream<O, ProcessPipe<P, O, F>>
     where
         O: Record,
         F: for<'a, 'b, 'c> FnMut(T::View<'a>, &'b mut PlainContext<'c, O>) + Clone + Send + 'static,

@@ -1,9 +1,9 @@
 //! Side outputs: streams that a function emits to beside its main one.
 
 use crate::env::Env;
-use crate::graph::{Operator, Taps};
-use crate::pipe::{HeadPipe, OperatorFactory, Pipe};
-use crate::stream::{SharedStream, Stream, collectors};
+use crate::graph::Chain;
+use crate::pipe::{BranchPipe, HeadPipe, OperatorFactory, Pipe, Taps};
+use crate::stream::{SharedStream, Stream};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,32 +36,32 @@ use tidemill_runtime::stage::Collector;
 /// assert_eq!(rest.take(), ["x"]);
 /// # Ok::<(), tidemill::Error>(())
 /// ```
-pub struct OutputTag<T> {
-    inner: Arc<Inner>,
+pub struct OutputTag<T: Record> {
+    inner: Arc<Inner<T>>,
     types: PhantomData<fn() -> T>,
     side: SideTag<T>,
 }
 
-struct Inner {
+struct Inner<T: Record> {
     name: String,
-    taps: Taps,
-    /// The operator that emits to it, and the head of its chain.
-    owner: Mutex<Option<(Operator, Operator)>>,
+    taps: Taps<T>,
+    /// The chain up to the operator that emits to it.
+    owner: Mutex<Option<Chain>>,
 }
 
-impl<T> Clone for OutputTag<T> {
+impl<T: Record> Clone for OutputTag<T> {
     fn clone(&self) -> Self {
         OutputTag { inner: self.inner.clone(), types: PhantomData, side: self.side }
     }
 }
 
-impl<T> fmt::Debug for OutputTag<T> {
+impl<T: Record> fmt::Debug for OutputTag<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "OutputTag({:?})", self.inner.name)
     }
 }
 
-impl<T> AsRef<SideTag<T>> for OutputTag<T> {
+impl<T: Record> AsRef<SideTag<T>> for OutputTag<T> {
     fn as_ref(&self) -> &SideTag<T> {
         &self.side
     }
@@ -80,12 +80,12 @@ impl<T: Record> OutputTag<T> {
         &self.inner.name
     }
 
-    fn owner(&self) -> Option<(Operator, Operator)> {
+    fn owner(&self) -> Option<Chain> {
         self.inner.owner.lock().ok().and_then(|owner| *owner)
     }
 
-    /// Says which operator emits to it; `head` is the first of its chain.
-    pub(crate) fn register(&self, env: &Env, operator: Operator, head: Operator) {
+    /// Says that the last operator of `chain` emits to it.
+    pub(crate) fn register(&self, env: &Env, chain: Chain) {
         if self.owner().is_some() {
             env.graph.mistake(format!(
                 "side output '{}' is registered on two operators: make one tag for each",
@@ -93,19 +93,19 @@ impl<T: Record> OutputTag<T> {
             ));
         }
         if let Ok(mut owner) = self.inner.owner.lock() {
-            *owner = Some((operator, head));
+            *owner = Some(chain);
         }
     }
 
-    /// The writers to all readers of the output, for the task of its operator.
+    /// All readers of the output, for the task of its operator.
     pub(crate) fn collectors(&self, io: &mut Io) -> Result<Vec<Collector<T>>> {
-        collectors::<T>(io, &self.inner.taps)
+        self.inner.taps.build(io)
     }
 
-    /// The stream of what is emitted to it. May be read more than once; call it behind
-    /// `.side_output(&tag)` (and behind `.parallelism(..)` of that operator).
-    pub fn stream(&self, env: &Env) -> Stream<T, crate::pipe::ReadPipe<T>> {
-        let Some((operator, head)) = self.owner() else {
+    /// The stream of what is emitted to it, fused with the operator that emits. May be read more than
+    /// once; call it behind `.side_output(&tag)` (and behind `.parallelism(..)` of that operator).
+    pub fn stream(&self, env: &Env) -> Stream<T, BranchPipe<T>> {
+        let Some(chain) = self.owner() else {
             env.graph.mistake(format!(
                 "side output '{}' is read but no operator emits to it: register it with \
                  .side_output(&tag) first",
@@ -113,9 +113,7 @@ impl<T: Record> OutputTag<T> {
             ));
             return env.nothing();
         };
-        let parallelism = env.graph.parallelism_of(head);
-        let taps = self.inner.taps.clone();
-        SharedStream::new(env.clone(), taps, operator, parallelism).stream()
+        SharedStream::new(env.clone(), self.inner.taps.clone(), chain).stream()
     }
 }
 
@@ -126,10 +124,9 @@ impl Env {
     }
 
     /// A stream for a graph that is refused anyway.
-    fn nothing<T: Record>(&self) -> Stream<T, crate::pipe::ReadPipe<T>> {
-        let taps = Taps::default();
+    fn nothing<T: Record>(&self) -> Stream<T, BranchPipe<T>> {
         let operator = self.graph.add("nothing", tidemill_plan::OperatorKind::SideOutput, false);
-        SharedStream::new(self.clone(), taps, operator, 1).stream()
+        SharedStream::new(self.clone(), Taps::default(), self.graph.begin(operator)).stream()
     }
 }
 
@@ -185,7 +182,7 @@ impl<T: Record, P: SidePipe<Out = T>> Stream<T, P> {
     /// Gives the operator a side output; see [`OutputTag`].
     #[must_use]
     pub fn side_output<U: Record>(mut self, tag: &OutputTag<U>) -> Self {
-        tag.register(&self.env, self.last(), self.chain[0]);
+        tag.register(&self.env, self.chain);
         self.pipe.sides().add(tag);
         self
     }

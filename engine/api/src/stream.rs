@@ -1,23 +1,23 @@
 //! Streams: what operators are applied to.
 
 use crate::env::Env;
-use crate::graph::{Operator, Taps};
+use crate::graph::{Chain, Operator};
 use crate::keyed::KeyedStream;
 use crate::pipe::{
-    FilterPipe, FlatMapPipe, HeadPipe, InputSpec, InspectPipe, MapPipe, OperatorFactory, Pipe,
-    ReadFactory, ReadPipe, TimestampsPipe,
+    BranchPipe, FilterPipe, FlatMapPipe, HeadPipe, InputSpec, InspectPipe, MapPipe,
+    OperatorFactory, Pipe, ReadFactory, ReadPipe, Recipe, Taps, TimestampsPipe,
 };
 use std::marker::PhantomData;
 use std::time::Duration;
 use tidemill_base::{Key, Record, Result, Timestamp};
 use tidemill_plan::{OperatorKind, Partitioning};
-use tidemill_runtime::deploy::{Build, Io};
+use tidemill_runtime::deploy::Io;
 use tidemill_runtime::operator;
 use tidemill_runtime::output::{
     BroadcastRouter, EdgeWriter, ForwardRouter, HashRouter, RebalanceRouter, Router,
 };
 use tidemill_runtime::sink::{Sink, SinkStage};
-use tidemill_runtime::stage::{Collector, Stage, Tee};
+use tidemill_runtime::stage::{Stage, Tee};
 
 /// A stream of records `T`. Operators applied to it are fused with it until an exchange
 /// (`key_by`, `rebalance`, ...); `P` is the chain so far, which nobody needs to name:
@@ -57,25 +57,17 @@ use tidemill_runtime::stage::{Collector, Stage, Tee};
 pub struct Stream<T: Record, P: Pipe<Out = T>> {
     pub(crate) env: Env,
     pub(crate) pipe: P,
-    /// The operators of the chain, head first; never empty.
-    pub(crate) chain: Vec<Operator>,
+    pub(crate) chain: Chain,
 }
 
 impl<T: Record, P: Pipe<Out = T>> Stream<T, P> {
     pub(crate) fn last(&self) -> Operator {
-        self.chain[self.chain.len() - 1]
+        self.chain.last
     }
 
-    /// Adds a fused operator to the graph; returns the longer chain and its place.
-    pub(crate) fn fuse(&mut self, name: &str, kind: OperatorKind) -> (Vec<Operator>, u32) {
-        let operator = self.env.graph.add(name, kind, false);
-        self.env.graph.chain(self.last(), operator);
-        let own = self.env.graph.parallelism_of(self.chain[0]);
-        self.env.graph.edit(operator, |s| s.parallelism = Some(own));
-        let mut chain = std::mem::take(&mut self.chain);
-        chain.push(operator);
-        let position = chain.len() as u32 - 1;
-        (chain, position)
+    /// Adds a fused operator to the graph; returns the longer chain and the operator's place.
+    pub(crate) fn fuse(&self, name: &str, kind: OperatorKind) -> (Chain, u32) {
+        self.env.graph.fuse(self.chain, name, kind)
     }
 
     /// Names the last operator, for people.
@@ -97,7 +89,7 @@ impl<T: Record, P: Pipe<Out = T>> Stream<T, P> {
     /// on the head of the chain (a source, or the first operator after an exchange).
     #[must_use]
     pub fn parallelism(self, parallelism: u32) -> Self {
-        if self.chain.len() > 1 {
+        if self.chain.head != self.chain.last {
             self.env.graph.mistake(format!(
                 "parallelism({parallelism}) is set behind a fused operator: set it on the head of \
                  the chain, or call rebalance() first"
@@ -120,7 +112,7 @@ impl<T: Record, P: Pipe<Out = T>> Stream<T, P> {
     /// assert_eq!(out.take(), vec![1, 3]);
     /// # Ok::<(), tidemill::Error>(())
     /// ```
-    pub fn map<U, F>(mut self, function: F) -> Stream<U, MapPipe<P, U, F>>
+    pub fn map<U, F>(self, function: F) -> Stream<U, MapPipe<P, U, F>>
     where
         U: Record,
         F: for<'a> FnMut(T::View<'a>) -> U + Clone + Send + 'static,
@@ -150,7 +142,7 @@ impl<T: Record, P: Pipe<Out = T>> Stream<T, P> {
     /// assert_eq!(out.take(), vec![2, 4]);
     /// # Ok::<(), tidemill::Error>(())
     /// ```
-    pub fn filter<F>(mut self, function: F) -> Stream<T, FilterPipe<P, F>>
+    pub fn filter<F>(self, function: F) -> Stream<T, FilterPipe<P, F>>
     where
         F: for<'a> FnMut(T::View<'a>) -> bool + Clone + Send + 'static,
     {
@@ -172,7 +164,7 @@ impl<T: Record, P: Pipe<Out = T>> Stream<T, P> {
     /// assert_eq!(out.take(), ["to", "be"]);
     /// # Ok::<(), tidemill::Error>(())
     /// ```
-    pub fn flat_map<U, F>(mut self, function: F) -> Stream<U, FlatMapPipe<P, U, F>>
+    pub fn flat_map<U, F>(self, function: F) -> Stream<U, FlatMapPipe<P, U, F>>
     where
         U: Record,
         F: for<'a, 'c> FnMut(T::View<'a>, &'c mut dyn FnMut(U::View<'_>)) + Clone + Send + 'static,
@@ -183,7 +175,7 @@ impl<T: Record, P: Pipe<Out = T>> Stream<T, P> {
     }
 
     /// Looks at each record and its timestamp.
-    pub fn inspect<F>(mut self, function: F) -> Stream<T, InspectPipe<P, F>>
+    pub fn inspect<F>(self, function: F) -> Stream<T, InspectPipe<P, F>>
     where
         F: for<'a> FnMut(T::View<'a>, Timestamp) + Clone + Send + 'static,
     {
@@ -195,7 +187,7 @@ impl<T: Record, P: Pipe<Out = T>> Stream<T, P> {
     /// Assigns event timestamps anew, with watermarks `lateness` behind the greatest one. Prefer
     /// [`Env::add_source_with`], which keeps a watermark for each split.
     pub fn assign_timestamps<F>(
-        mut self,
+        self,
         function: F,
         lateness: Duration,
     ) -> Stream<T, TimestampsPipe<P, F>>
@@ -239,8 +231,8 @@ impl<T: Record, P: Pipe<Out = T>> Stream<T, P> {
         let env = self.env.clone();
         let head = env.graph.add("union", OperatorKind::Union, false);
         let equal =
-            env.graph.parallelism_of(self.chain[0]) == env.graph.parallelism_of(other.chain[0]);
-        let own = env.graph.parallelism_of(self.chain[0]);
+            env.graph.parallelism_of(self.chain.head) == env.graph.parallelism_of(other.chain.head);
+        let own = env.graph.parallelism_of(self.chain.head);
         env.graph.edit(head, |s| s.parallelism = Some(own));
         let second = if equal { Partitioning::Forward } else { Partitioning::Rebalance };
         self.close_unkeyed(head, Partitioning::Forward, 0);
@@ -248,20 +240,19 @@ impl<T: Record, P: Pipe<Out = T>> Stream<T, P> {
         Self::reader(env, head)
     }
 
-    /// A stream that several operators read: each [`SharedStream::stream`] sees every record.
+    /// A stream that several operators read: each [`SharedStream::stream`] sees every record. They
+    /// are fused with this chain: records are handed to each of them, without a copy.
     pub fn shared(self) -> SharedStream<T> {
-        let taps = Taps::default();
-        let (env, last) = (self.env.clone(), self.last());
-        let parallelism = env.graph.parallelism_of(self.chain[0]);
-        let build_taps = taps.clone();
-        self.close(move |io| Ok(Tee::new(collectors::<T>(io, &build_taps)?)));
-        SharedStream { env, taps, from: last, parallelism, types: PhantomData }
+        let (env, taps, chain) = (self.env.clone(), Taps::default(), self.chain);
+        let branches = taps.clone();
+        self.close(move |io| Ok(Tee::new(branches.build(io)?)));
+        SharedStream { env, taps, chain }
     }
 
     /// Ends the stream in a sink.
-    pub fn add_sink<K: Sink<T>>(mut self, sink: K) -> SinkHandle {
+    pub fn add_sink<K: Sink<T>>(self, sink: K) -> SinkHandle {
         let (chain, position) = self.fuse(&sink.name(), OperatorKind::Sink);
-        let operator = chain[chain.len() - 1];
+        let operator = chain.last;
         let env = self.env.clone();
         env.graph.edit(operator, |s| s.stateful = true);
         let number = operator.number;
@@ -276,7 +267,7 @@ impl<T: Record, P: Pipe<Out = T>> Stream<T, P> {
         let env = self.env.clone();
         let head = env.graph.add(name, OperatorKind::Union, false);
         if partitioning == Partitioning::Forward {
-            let own = env.graph.parallelism_of(self.chain[0]);
+            let own = env.graph.parallelism_of(self.chain.head);
             env.graph.edit(head, |s| s.parallelism = Some(own));
         }
         self.close_unkeyed(head, partitioning, 0);
@@ -286,7 +277,7 @@ impl<T: Record, P: Pipe<Out = T>> Stream<T, P> {
     fn reader(env: Env, head: Operator) -> Stream<T, ReadPipe<T>> {
         let inputs = vec![InputSpec::of::<T>(false)];
         let pipe = HeadPipe { factory: ReadFactory::default(), operator: head.number, inputs };
-        Stream { env, pipe, chain: vec![head] }
+        Stream { chain: env.graph.begin(head), env, pipe }
     }
 
     /// Closes the chain with an unkeyed edge into input `input` of `head`.
@@ -329,12 +320,9 @@ impl<T: Record, P: Pipe<Out = T>> Stream<T, P> {
         S: Stage<T>,
         F: FnOnce(&mut Io) -> Result<S> + Clone + Send + 'static,
     {
-        let pipe = self.pipe;
-        let factory = move || -> Build {
-            let (pipe, tail) = (pipe.clone(), tail.clone());
-            Box::new(move |io| pipe.build(io, tail))
-        };
-        self.env.graph.close(self.chain, Box::new(factory));
+        if let Some(task) = self.pipe.close(Recipe::new(self.pipe.clone(), tail)) {
+            self.env.graph.close(self.chain, task.into_factory());
+        }
     }
 }
 
@@ -346,17 +334,7 @@ pub(crate) fn head_stream<O: OperatorFactory>(
     inputs: Vec<InputSpec>,
 ) -> Stream<<O::Operator as operator::Operator>::Out, HeadPipe<O>> {
     let pipe = HeadPipe { factory, operator: head.number, inputs };
-    Stream { env, pipe, chain: vec![head] }
-}
-
-/// The writers of all edges of a tap.
-pub(crate) fn collectors<T: Record>(io: &mut Io, taps: &Taps) -> Result<Vec<Collector<T>>> {
-    let mut out: Vec<Collector<T>> = Vec::new();
-    for edge in taps.edges() {
-        let outlet = io.take_output(edge)?;
-        out.push(Box::new(EdgeWriter::<T, _>::new(outlet, ForwardRouter, io.context.clone())));
-    }
-    Ok(out)
+    Stream { chain: env.graph.begin(head), env, pipe }
 }
 
 /// A stream with any number of readers.
@@ -373,25 +351,23 @@ pub(crate) fn collectors<T: Record>(io: &mut Io, taps: &Taps) -> Result<Vec<Coll
 /// assert_eq!((words.take().len(), lengths.take()), (2, vec![2, 2]));
 /// # Ok::<(), tidemill::Error>(())
 /// ```
-pub struct SharedStream<T> {
+pub struct SharedStream<T: Record> {
     env: Env,
-    taps: Taps,
-    from: Operator,
-    parallelism: u32,
-    types: PhantomData<fn() -> T>,
+    taps: Taps<T>,
+    /// The chain up to what is shared.
+    chain: Chain,
 }
 
 impl<T: Record> SharedStream<T> {
-    pub(crate) fn new(env: Env, taps: Taps, from: Operator, parallelism: u32) -> Self {
-        SharedStream { env, taps, from, parallelism, types: PhantomData }
+    pub(crate) fn new(env: Env, taps: Taps<T>, chain: Chain) -> Self {
+        SharedStream { env, taps, chain }
     }
 
     /// Another reader of the whole stream.
-    pub fn stream(&self) -> Stream<T, ReadPipe<T>> {
-        let head = self.env.graph.add("read", OperatorKind::Union, false);
-        self.env.graph.edit(head, |s| s.parallelism = Some(self.parallelism));
-        self.taps.add(self.env.graph.connect(self.from, head, Partitioning::Forward, 0));
-        Stream::<T, ReadPipe<T>>::reader(self.env.clone(), head)
+    pub fn stream(&self) -> Stream<T, BranchPipe<T>> {
+        let chain = self.env.graph.branch(self.chain, "read");
+        let pipe = BranchPipe { taps: self.taps.clone() };
+        Stream { env: self.env.clone(), pipe, chain }
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn fuse(
     let mut tasks: Vec<Task> = Vec::new();
     for &index in order {
         let chained_from = graph.edges.iter().find(|e| e.to == index && e.chained).map(|e| e.from);
-        let operator = physical(graph, index, &uids[index.0]);
+        let mut operator = physical(graph, index, &uids[index.0]);
         task_of[index.0] = match chained_from {
             Some(upstream) => task_of[upstream.0],
             None => {
@@ -36,7 +36,12 @@ pub(crate) fn fuse(
                 tasks.len() - 1
             }
         };
-        tasks[task_of[index.0]].operators.push(operator);
+        let operators = &mut tasks[task_of[index.0]].operators;
+        let upstream = chained_from.map(|upstream| OperatorId::of_uid(&uids[upstream.0]));
+        if upstream != operators.last().map(|before| before.id) {
+            operator.upstream = upstream;
+        }
+        operators.push(operator);
     }
     for task in &mut tasks {
         task.name = task.chain_name();
@@ -66,6 +71,7 @@ fn physical(graph: &LogicalGraph, index: OperatorIndex, uid: &str) -> PhysicalOp
         name: spec.name.clone(),
         kind: spec.kind,
         stateful: spec.stateful,
+        upstream: None,
     }
 }
 

@@ -33,6 +33,7 @@ mod operator;
 mod physical;
 mod render;
 mod topology;
+mod tree;
 mod uid;
 
 pub use error::PlanError;

@@ -11,12 +11,15 @@
 //! ```
 //! `from` and `to` are task ids; `from_operator` is the operator of the sending task whose output the
 //! edge carries (a task is a tree and may have several ends); an edge always enters its task's head.
+//! An operator that is not fed by the one listed before it has `"upstream"`: the id of the one that
+//! feeds it.
 //!
 //! Invariants (hold for every value of [`PhysicalPlan`], also for one read from JSON)
 //!   Q1  `tasks[i].id == i`, and every edge goes from a lower to a higher task: no cycles.
 //!   Q2  Every operator's id is the hash of its uid, and unique.
 //!   Q3  1 <= parallelism <= max_parallelism; a forward edge joins equal parallelisms.
-//!   Q4  Every input of a head is fed, every other operator has one input, and nothing leaves a sink.
+//!   Q4  Every input of a head is fed, every other operator has one input, fed by an earlier one of
+//!       its task, and nothing leaves a sink.
 //!   Q5  There are a source and a sink, and every task without outgoing edges holds a sink.
 //!
 //! Not here: how tasks come to be (chain.rs), pictures (render/).
@@ -44,6 +47,9 @@ pub struct PhysicalOperator {
     pub kind: OperatorKind,
     /// Whether it keeps state in checkpoints.
     pub stateful: bool,
+    /// The operator of the same task that feeds it, where that is not the one listed before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<OperatorId>,
 }
 
 impl PhysicalOperator {
@@ -59,7 +65,7 @@ impl PhysicalOperator {
 pub struct Task {
     /// Its place in the plan.
     pub id: TaskId,
-    /// The names of its operators, joined by ` -> `.
+    /// The names of its operators, joined by ` -> `; those that one operator feeds stand in brackets.
     pub name: String,
     /// Its number of subtasks.
     pub parallelism: u32,
@@ -77,11 +83,6 @@ impl Task {
     pub fn subtasks(&self) -> impl Iterator<Item = SubtaskId> + use<> {
         let task = self.id;
         (0..self.parallelism).map(move |subtask| SubtaskId { task, subtask })
-    }
-
-    pub(crate) fn chain_name(&self) -> String {
-        let names: Vec<&str> = self.operators.iter().map(|o| o.name.as_str()).collect();
-        names.join(" -> ")
     }
 }
 
@@ -244,12 +245,24 @@ impl PhysicalPlan {
             }
             let what = format!("task {place}");
             check_parallelism(&what, task.parallelism, self.max_parallelism)?;
-            for operator in &task.operators[1..] {
-                if operator.kind.inputs() != 1 {
+            for (at, operator) in task.operators.iter().enumerate() {
+                let describe = || format!("{} {:?}", operator.kind, operator.name);
+                if at > 0 && operator.kind.inputs() != 1 {
                     return inconsistent(format!(
-                        "{} {:?} stands within task {place}, but it can only head one",
-                        operator.kind, operator.name
+                        "{} stands within task {place}, but it can only head one",
+                        describe()
                     ));
+                }
+                let Some(upstream) = operator.upstream else { continue };
+                let Some(feeds) = task.operators[..at].iter().find(|o| o.id == upstream) else {
+                    return inconsistent(format!(
+                        "{} of task {place} is fed by {upstream}, which does not stand before it",
+                        describe()
+                    ));
+                };
+                if feeds.kind == OperatorKind::Sink {
+                    let operator = format!("{} {:?}", feeds.kind, feeds.name);
+                    return Err(PlanError::AfterSink { operator });
                 }
             }
         }

@@ -79,6 +79,9 @@ pub trait Operator: 'static {
         Ok(())
     }
 
+    /// The task has no more records at hand: side outputs pass on what they gathered.
+    fn side_end_run(&mut self) {}
+
     /// Whether the side outputs have free buffers.
     fn side_writable(&mut self) -> bool {
         true

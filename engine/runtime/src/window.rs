@@ -156,6 +156,10 @@ where
         each!(self, o => o.side_control(control))
     }
 
+    fn side_end_run(&mut self) {
+        each!(self, o => o.side_end_run());
+    }
+
     fn side_writable(&mut self) -> bool {
         each!(self, o => o.side_writable())
     }

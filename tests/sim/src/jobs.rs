@@ -2,6 +2,7 @@
 //!
 //! Law: the oracle does not depend on schedules, faults, or parallelism.
 
+mod branches;
 mod joined;
 mod keyed;
 mod plain;
@@ -32,6 +33,9 @@ pub enum Kind {
     Union,
     /// source -> shared: rolling -> sink, broadcast -> sink
     Shared,
+    /// source -> shared: rolling -> sink; map -> shared: filter and filter -> union -> sink, process with
+    /// a side output -> rebalance -> sink, side output -> sink
+    Branches,
     /// source -> key_by -> tumbling window -> reduce -> rebalance -> sink
     Tumbling,
     /// source -> rebalance -> key_by -> sliding window -> reduce -> rebalance -> sink
@@ -58,12 +62,13 @@ pub enum Kind {
 
 impl Kind {
     /// All jobs.
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Rebalance,
         Kind::Rolling,
         Kind::Chain,
         Kind::Union,
         Kind::Shared,
+        Kind::Branches,
         Kind::Tumbling,
         Kind::Sliding,
         Kind::Session,
@@ -89,6 +94,7 @@ impl Kind {
     /// Number of sinks.
     pub fn sinks(self) -> usize {
         match self {
+            Kind::Branches => 4,
             Kind::Shared | Kind::Timers | Kind::Late => 2,
             _ => 1,
         }
@@ -110,7 +116,7 @@ impl Kind {
     /// Whether it has keyed state that may be on disk.
     pub fn keeps_tables(self) -> bool {
         use Kind::*;
-        matches!(self, Rolling | Chain | Union | Shared | Timers | Connect | Rules)
+        matches!(self, Rolling | Chain | Union | Shared | Branches | Timers | Connect | Rules)
     }
 
     /// The key of a record: where order within a key is checked, a key is in one split.
@@ -159,6 +165,7 @@ pub fn compose(parts: &Parts<'_>) -> Env {
         Kind::Chain => keyed::chain(parts, &env),
         Kind::Union => keyed::union(parts, &env),
         Kind::Shared => keyed::shared(parts, &env),
+        Kind::Branches => branches::branches(parts, &env),
         Kind::Tumbling => windowed::tumbling(parts, &env),
         Kind::Sliding => windowed::sliding(parts, &env),
         Kind::Session => windowed::session(parts, &env),
@@ -183,6 +190,8 @@ pub fn oracle(scenario: &Scenario, sink: usize) -> Vec<String> {
         (Kind::Chain, _) => keyed::chain_oracle(inputs[0]),
         (Kind::Union, _) => keyed::rolling_oracle(&inputs, 1),
         (Kind::Shared, 0) => keyed::rolling_oracle(&inputs, 1),
+        (Kind::Branches, 0) => keyed::rolling_oracle(&inputs, 2),
+        (Kind::Branches, sink) => branches::branches_oracle(inputs[0], sink),
         (Kind::Tumbling, _) => windowed::sliding_oracle(inputs[0], None),
         (Kind::Sliding, _) => windowed::sliding_rows(inputs[0]),
         (Kind::Session, _) => windowed::session_oracle(inputs[0]),

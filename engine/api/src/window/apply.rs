@@ -18,7 +18,7 @@ use tidemill_runtime::deploy::Io;
 use tidemill_runtime::window::{Spec, Trigger, Window, WindowFunction, WindowOperator, millis};
 
 /// Makes the window operator of a subtask.
-pub struct WindowFactory<K, T, F, A> {
+pub struct WindowFactory<K, T: Record, F, A> {
     spec: Spec,
     selector: F,
     function: A,
@@ -26,7 +26,7 @@ pub struct WindowFactory<K, T, F, A> {
     types: PhantomData<fn(T) -> K>,
 }
 
-impl<K, T, F: Clone, A: Clone> Clone for WindowFactory<K, T, F, A> {
+impl<K, T: Record, F: Clone, A: Clone> Clone for WindowFactory<K, T, F, A> {
     fn clone(&self) -> Self {
         WindowFactory {
             spec: self.spec,
@@ -320,7 +320,7 @@ where
         };
         let stream = self.keyed.apply(name, OperatorKind::Window, factory);
         if let Some(tag) = self.late {
-            tag.register(&env, stream.last(), stream.chain[0]);
+            tag.register(&env, stream.chain);
         }
         stream
     }

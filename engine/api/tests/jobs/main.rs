@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod bomb;
+mod branches;
 mod changed;
 mod common;
 mod damaged;

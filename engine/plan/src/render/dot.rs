@@ -10,13 +10,15 @@ use std::fmt::Write;
 use crate::PhysicalPlan;
 
 impl PhysicalPlan {
-    /// The plan as a graphviz digraph: one box a task, its operators in lines, edges with their
+    /// The plan as a graphviz digraph: one box a task, its operators in lines (what
+    /// is within a branch behind a `>`), edges with their
     /// partitioning (and input, where it is not 0).
     pub fn to_dot(&self) -> String {
         let name = escape(self.job());
         let mut text = format!("digraph \"{name}\" {{\n  rankdir=LR;\n  node [shape=box];\n");
         for task in self.tasks() {
-            let lines: Vec<_> = task.operators.iter().map(|o| escape(&o.name)).collect();
+            let line = |(depth, name): (usize, &str)| "> ".repeat(depth) + &escape(name);
+            let lines: Vec<_> = task.lines().into_iter().map(line).collect();
             let label = format!("{}\\nparallelism {}", lines.join("\\n"), task.parallelism);
             // Writing to a String cannot fail.
             let _ = writeln!(text, "  t{} [label=\"{label}\"];", task.id);

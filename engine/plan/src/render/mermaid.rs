@@ -9,13 +9,15 @@ use std::fmt::Write;
 use crate::PhysicalPlan;
 
 impl PhysicalPlan {
-    /// The plan as a mermaid flowchart: one box a task, its operators in lines, edges with their
+    /// The plan as a mermaid flowchart: one box a task, its operators in lines (what
+    /// is within a branch behind a `>`), edges with their
     /// partitioning (and input, where it is not 0).
     pub fn to_mermaid(&self) -> String {
         let job = escape(self.job());
         let mut text = format!("flowchart LR\n  subgraph job [\"{job}\"]\n  direction LR\n");
         for task in self.tasks() {
-            let lines: Vec<_> = task.operators.iter().map(|o| escape(&o.name)).collect();
+            let line = |(depth, name): (usize, &str)| "#62; ".repeat(depth) + &escape(name);
+            let lines: Vec<_> = task.lines().into_iter().map(line).collect();
             let label = format!("{}<br/>parallelism {}", lines.join("<br/>"), task.parallelism);
             // Writing to a String cannot fail.
             let _ = writeln!(text, "  t{}[\"{label}\"]", task.id);

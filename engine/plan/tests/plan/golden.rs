@@ -34,6 +34,27 @@ fn join() {
 }
 
 #[test]
+fn shared() {
+    renders_as("shared", &graphs::shared());
+}
+
+#[test]
+fn an_operator_is_fed_by_one_that_stands_before_it() {
+    let json = graphs::shared().plan().unwrap().to_json();
+    let id = |name: &str| {
+        let plan = PhysicalPlan::from_json(&json).unwrap();
+        plan.operators().find(|o| o.name == name).unwrap().id.to_string()
+    };
+    let valid = format!("\"upstream\": \"{}\"", id("valid"));
+    assert_eq!(json.matches(&valid).count(), 2, "the first reader stands behind it\n{json}");
+    for other in [id("counts"), id("archive"), "0".repeat(16)] {
+        let damaged = json.replace(&valid, &format!("\"upstream\": \"{other}\""));
+        let error = PhysicalPlan::from_json(&damaged).unwrap_err().to_string();
+        assert!(error.contains("does not stand before it"), "{error}");
+    }
+}
+
+#[test]
 fn hostile_names() {
     renders_as("hostile", &graphs::hostile());
 }

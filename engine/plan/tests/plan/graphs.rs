@@ -38,6 +38,30 @@ pub(crate) fn join() -> LogicalGraph {
     g
 }
 
+/// A stream with three readers, one of which is read twice itself: one task with a sink, two edges.
+pub(crate) fn shared() -> LogicalGraph {
+    let mut g = LogicalGraph::new("Shared").with_parallelism(2);
+    let add =
+        |g: &mut LogicalGraph, name: &str, kind| g.add_operator(OperatorSpec::new(name, kind));
+    let clicks = add(&mut g, "clicks", Kind::Source);
+    let valid = add(&mut g, "valid", Kind::Filter);
+    let [one, two, three] = [1, 2, 3].map(|_| add(&mut g, "read", Kind::Union));
+    let page = add(&mut g, "page", Kind::Map);
+    let [four, five] = [4, 5].map(|_| add(&mut g, "read", Kind::Union));
+    let count = add(&mut g, "count", Kind::Window);
+    let [counts, archive, log] = ["counts", "archive", "log"].map(|n| add(&mut g, n, Kind::Sink));
+    for (from, to) in [(clicks, valid), (valid, one), (valid, two), (two, page), (valid, three)] {
+        g.connect(Edge::chained(from, to));
+    }
+    for (from, to) in [(page, four), (page, five), (three, archive), (count, counts)] {
+        g.connect(Edge::chained(from, to));
+    }
+    g.connect(Edge::hash(one, count));
+    g.connect(Edge::rebalance(five, log));
+    g.connect(Edge::hash(four, count));
+    g
+}
+
 /// Names made to break out of every format.
 pub(crate) fn hostile() -> LogicalGraph {
     let mut g = LogicalGraph::new("\"}]; -->\n%% --- \\N </script>");

@@ -69,6 +69,10 @@ proptest! {
         for edge in plan.edges() {
             prop_assert!(edge.from < edge.to);
         }
+        for task in plan.tasks().iter().filter(|t| t.operators.iter().all(|o| o.upstream.is_none())) {
+            let names: Vec<&str> = task.operators.iter().map(|o| o.name.as_str()).collect();
+            prop_assert_eq!(&task.name, &names.join(" -> "), "a chain");
+        }
         // Names are unique here, so they tell which operator is where.
         let task_of: BTreeMap<&str, _> = plan.tasks().iter()
             .flat_map(|t| t.operators.iter().map(move |o| (o.name.as_str(), t)))
@@ -80,6 +84,10 @@ proptest! {
             if edge.chained {
                 let place = |n| from.operators.iter().position(|o| o.name == n);
                 prop_assert!(place(name(edge.from)) < place(name(edge.to)));
+                let at = place(name(edge.to)).unwrap();
+                let before = from.operators[at - 1].id;
+                let upstream = from.operators[at].upstream.unwrap_or(before);
+                prop_assert_eq!(upstream, from.operators[place(name(edge.from)).unwrap()].id);
             } else {
                 prop_assert_eq!(&to.head().name, name(edge.to));
                 let wanted = |e: &&tidemill_plan::TaskEdge| {

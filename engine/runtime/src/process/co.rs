@@ -183,6 +183,10 @@ where
         self.sides.control(control)
     }
 
+    fn side_end_run(&mut self) {
+        self.sides.end_run();
+    }
+
     fn side_writable(&mut self) -> bool {
         self.sides.writable()
     }

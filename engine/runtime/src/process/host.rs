@@ -242,6 +242,12 @@ impl<K: Key, St: Store<K>> Host<K, St> {
         self.services.sides.control(control)
     }
 
+    /// The side outputs pass on what they gathered.
+    #[inline]
+    pub fn side_end_run(&mut self) {
+        self.services.sides.end_run();
+    }
+
     /// Whether `out` and the side outputs have room for more of the run at hand.
     #[inline(always)]
     pub fn room<O: Record>(&self, out: &impl Stage<O>) -> bool {
@@ -324,6 +330,10 @@ macro_rules! host_operator {
 
         fn side_control(&mut self, control: crate::stage::Control) -> tidemill_base::Result<()> {
             self.host.side_control(control)
+        }
+
+        fn side_end_run(&mut self) {
+            self.host.side_end_run();
         }
 
         fn side_writable(&mut self) -> bool {

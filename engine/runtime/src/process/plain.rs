@@ -100,6 +100,7 @@ where
     }
 
     fn end_run(&mut self) {
+        self.sides.end_run();
         self.tail.end_run();
     }
 

@@ -39,6 +39,7 @@ impl<T> fmt::Debug for SideTag<T> {
 
 /// A side output without its type.
 trait AnySide {
+    fn end_run(&mut self);
     fn control(&mut self, control: Control) -> Result<()>;
     fn writable(&mut self) -> bool;
     fn room(&self) -> bool;
@@ -46,6 +47,9 @@ trait AnySide {
 }
 
 impl<T: Record> AnySide for Tee<T> {
+    fn end_run(&mut self) {
+        Stage::end_run(self);
+    }
     fn control(&mut self, control: Control) -> Result<()> {
         Stage::control(self, control)
     }
@@ -91,6 +95,12 @@ impl SideOutputs {
     /// Passes a control element to all.
     pub fn control(&mut self, control: Control) -> Result<()> {
         self.sides.iter_mut().try_for_each(|(_, s)| s.control(control))
+    }
+
+    /// Passes on what they gathered from the run at hand; see [`Stage::end_run`].
+    #[inline]
+    pub fn end_run(&mut self) {
+        self.sides.iter_mut().for_each(|(_, side)| side.end_run());
     }
 
     /// Whether all have free buffers.

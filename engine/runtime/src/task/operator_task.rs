@@ -108,6 +108,7 @@ impl<O: Operator, S: Stage<O::Out>> OperatorTask<O, S> {
                 (true, _) => self.operator.resume(&mut self.chain)?,
             };
             self.chain.end_run();
+            self.operator.side_end_run();
             self.context.failure.check()?;
             self.started = true;
             if flow == Flow::Done {
@@ -147,6 +148,7 @@ impl<O: Operator, S: Stage<O::Out>> OperatorTask<O, S> {
             let next = self.operator.records(held.input, &held.batch, range, &mut self.chain)?;
             debug_assert!((held.next + 1..=end).contains(&next), "T5: {next} of {end}");
             self.chain.end_run();
+            self.operator.side_end_run();
             self.context.failure.check()?;
             worked = true;
             if let Some(held) = &mut self.held {

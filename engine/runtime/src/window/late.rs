@@ -31,6 +31,10 @@ impl<T: Record> LateOutput<T> {
         self.outputs.iter_mut().try_for_each(|o| o.control(control))
     }
 
+    pub(super) fn end_run(&mut self) {
+        self.outputs.iter_mut().for_each(|o| o.end_run());
+    }
+
     pub(super) fn writable(&mut self) -> bool {
         self.outputs.iter_mut().all(|o| o.writable())
     }

@@ -333,6 +333,10 @@ where
         self.late.control(control)
     }
 
+    pub(super) fn side_end_run(&mut self) {
+        self.late.end_run();
+    }
+
     pub(super) fn side_writable(&mut self) -> bool {
         self.late.writable()
     }

@@ -10,7 +10,7 @@ use tidemill::{Env, Record, Stream};
 
 /// A record behind `flat_map`: copy `copy` of `copies`.
 #[derive(Record, Clone, Debug)]
-struct Copied {
+pub(super) struct Copied {
     source: u64,
     key: u64,
     seq: u64,
@@ -22,21 +22,21 @@ struct Copied {
 
 /// What is kept for a key.
 #[derive(Record, Clone, Debug, Default)]
-struct Running {
+pub(super) struct Running {
     seq: u64,
     copy: u64,
     sum: u64,
     padding: String,
 }
 
-type Sums = ((u64, u64), Running);
+pub(super) type Sums = ((u64, u64), Running);
 
 /// `value % most + 1` copies of each record.
 fn copies(value: u64, most: u64) -> u64 {
     value % most + 1
 }
 
-fn copied(
+pub(super) fn copied(
     stream: Stream<Event, impl Pipe<Out = Event>>,
     source: u64,
     most: u64,
@@ -58,7 +58,7 @@ fn copied(
 }
 
 /// The running sum of each key, which notes records that come out of turn. As large as its input.
-fn summed(
+pub(super) fn summed(
     stream: Stream<Copied, impl Pipe<Out = Copied>>,
     ledger: &Ledger,
 ) -> Stream<Sums, impl Pipe<Out = Sums>> {
@@ -87,7 +87,9 @@ fn summed(
         .uid("running")
 }
 
-fn rows(sums: Stream<Sums, impl Pipe<Out = Sums>>) -> Stream<String, impl Pipe<Out = String>> {
+pub(super) fn rows(
+    sums: Stream<Sums, impl Pipe<Out = Sums>>,
+) -> Stream<String, impl Pipe<Out = String>> {
     sums.map(|((source, key), running)| {
         format!("{source}.{key} {}.{}: {}", running.seq, running.copy, running.sum)
     })

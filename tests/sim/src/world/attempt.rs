@@ -63,6 +63,8 @@ pub(super) struct Attempt<'a> {
     pub(super) jobs: VecDeque<snapshot::Job>,
     writer_events: VecDeque<snapshot::Event>,
     operators: Vec<Vec<u64>>,
+    /// Of how many of its operators the writer knows that they are done.
+    told: BTreeMap<SubtaskId, usize>,
     declared: Declared,
     parts: BTreeMap<u64, snapshot::WorkerPart>,
     savepoints: BTreeSet<u64>,
@@ -121,10 +123,9 @@ impl<'a> Attempt<'a> {
             ..Config::default()
         };
         let store = Arc::new(FaultyStore::new(start.store.clone(), start.life.faults));
-        let operators =
-            start.plan.tasks.iter().map(|t| {
-                t.operators.iter().map(|&o| start.plan.operator_ids[o]).collect::<Vec<u64>>()
-            });
+        let ids = |t: &tidemill_runtime::deploy::TaskPlan| {
+            t.operators.iter().map(|&o| start.plan.operator_ids[o]).collect::<Vec<u64>>()
+        };
         let mut attempt = Attempt {
             rng,
             weights: Vec::new(),
@@ -135,7 +136,8 @@ impl<'a> Attempt<'a> {
             writer: WriterCore::new(store, 0),
             jobs: VecDeque::new(),
             writer_events: VecDeque::new(),
-            operators: operators.collect(),
+            operators: start.plan.tasks.iter().map(ids).collect(),
+            told: BTreeMap::new(),
             declared,
             parts: BTreeMap::new(),
             savepoints: BTreeSet::new(),
@@ -249,9 +251,14 @@ impl<'a> Attempt<'a> {
                 };
             }
             TaskEvent::Acknowledged { epoch } => {
-                for operator in self.operators[info.task as usize].clone() {
-                    let subtask = snapshot::SubtaskId { operator, subtask: info.subtask };
-                    if self.offer(snapshot::Job::SubtaskDone { epoch, subtask }).is_err() {
+                // Where the queue is full it goes on from there, as in production.
+                let operators = self.operators[info.task as usize].clone();
+                let told = self.told.remove(&id).unwrap_or(0);
+                for (nth, operator) in operators.into_iter().enumerate().skip(told) {
+                    let done = snapshot::SubtaskId { operator, subtask: info.subtask };
+                    let job = snapshot::Job::SubtaskDone { epoch, subtask: done };
+                    if self.offer(job).is_err() {
+                        self.told.insert(id, nth);
                         return Err(event);
                     }
                 }

@@ -1,0 +1,92 @@
+//! Streams with several readers, and side outputs: readers are fused with what they read.
+
+use crate::common::{Dir, env, sorted};
+use tidemill::connectors::{CollectSink, DiscardSink};
+use tidemill::{Env, RestartStrategy, Result, job::Summary};
+
+/// Runs a job whose operator `culprit` panics on the record 7, and gives what is said of it.
+fn error_of(culprit: &str, compose: impl FnOnce(&Env)) -> String {
+    let env = Env::new("branches").parallelism(2).restart(RestartStrategy::None);
+    compose(&env);
+    let run: Result<Summary> = env.execute();
+    let error = run.unwrap_err().to_string();
+    let wanted = format!("operator '{culprit}' panicked on record 7");
+    assert!(error.contains(&wanted), "{wanted}: {error}");
+    error
+}
+
+fn fail_on_7(n: u64) -> u64 {
+    assert_ne!(n, 7, "seven");
+    n
+}
+
+#[test]
+fn a_panic_in_a_branch_names_the_operator_of_that_branch() {
+    for nth in 0..4usize {
+        let names = ["first", "second", "third", "of the third"];
+        error_of(names[nth], |env| {
+            let check = move |at: usize| move |n: u64| if at == nth { fail_on_7(n) } else { n };
+            let shared = env.from_vec((0..20u64).collect()).inspect(|_, _| {}).shared();
+            let [one, two, three] = [(); 3].map(|()| shared.stream());
+            // Composed in turn, so that places in the chain are not those in the branch.
+            let (one, two) = (one.map(check(0)).name("first"), two.filter(|_| true));
+            let three = three.map(check(2)).name("third").shared();
+            let two = two.map(check(1)).name("second");
+            three.stream().add_sink(DiscardSink);
+            one.rebalance().add_sink(DiscardSink);
+            two.add_sink(DiscardSink);
+            three.stream().map(check(3)).name("of the third").add_sink(DiscardSink);
+        });
+    }
+}
+
+#[test]
+fn a_panic_behind_a_side_output_names_its_operator() {
+    let error = error_of("seldom", |env| {
+        let odd = env.output_tag::<u64>("odd");
+        let tag = odd.clone();
+        let even = env
+            .from_vec((0..20u64).collect())
+            .process::<u64, _>(move |n, cx| {
+                if n % 2 == 1 {
+                    cx.side(&tag, n);
+                } else {
+                    cx.emit(n);
+                }
+            })
+            .side_output(&odd);
+        odd.stream(env).map(fail_on_7).name("seldom").add_sink(DiscardSink);
+        even.map(|n| n).name("often").add_sink(DiscardSink);
+    });
+    assert!(error.contains("seven"), "{error}");
+}
+
+#[test]
+fn sinks_in_branches_commit_with_their_checkpoints() {
+    let dir = Dir::new();
+    let env = env("committed", 2);
+    let [all, even, odd] = [(); 3].map(|()| CollectSink::<u64>::new());
+    let numbers = env.from_vec((0..5_000u64).collect()).shared();
+    numbers.stream().add_sink(all.sink()).uid("all");
+    // A filter of plain records gathers them: what it holds belongs before the barrier.
+    numbers.stream().filter(|n| n % 2 == 0).add_sink(even.sink()).uid("even");
+    let rest = env.output_tag::<u64>("rest");
+    let tag = rest.clone();
+    let none = numbers
+        .stream()
+        .key_by::<u64, _>(|n| *n % 10)
+        .process_value::<u64, u64, _>(move |n, count, cx| {
+            *count.get_or_insert(0) += 1;
+            if n % 2 == 1 {
+                cx.side(&tag, n);
+            }
+        })
+        .side_output(&rest);
+    none.add_sink(DiscardSink);
+    rest.stream(&env).filter(|n| n % 2 == 1).add_sink(odd.sink()).uid("odd");
+    let summary = dir.run(&env, &[]).unwrap();
+    assert_eq!(summary.tasks.len(), 2, "source with its sinks, and what is by key");
+    assert_eq!(sorted(&all), (0..5_000).collect::<Vec<_>>());
+    assert_eq!(sorted(&even), (0..5_000).step_by(2).collect::<Vec<_>>());
+    assert_eq!(sorted(&odd), (1..5_000).step_by(2).collect::<Vec<_>>());
+}
