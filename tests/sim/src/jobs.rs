@@ -11,6 +11,7 @@ mod windowed;
 
 use crate::Scenario;
 use crate::ledger::Ledger;
+use crate::rng::Rng;
 use crate::source::{Event, EventView, Input, SplitSource};
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,14 +62,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All jobs.
-    pub const ALL: [Kind; 17] = [
+    /// All jobs but [`Kind::Branches`].
+    const OTHERS: [Kind; 16] = [
         Kind::Rebalance,
         Kind::Rolling,
         Kind::Chain,
         Kind::Union,
         Kind::Shared,
-        Kind::Branches,
         Kind::Tumbling,
         Kind::Sliding,
         Kind::Session,
@@ -81,6 +81,15 @@ impl Kind {
         Kind::Late,
         Kind::Ticks,
     ];
+
+    /// A random job. Branches take the place of others by a chance of their own: the seeds of all
+    /// other jobs are what they were before there were any.
+    pub fn draw(rng: &mut Rng, seed: u64) -> Kind {
+        let kind = rng.pick(&Self::OTHERS);
+        let branches = Rng::new(seed ^ 0x6272_616e).percent(50);
+        let replaced = matches!(kind, Kind::Shared | Kind::Rebalance);
+        if replaced && branches { Kind::Branches } else { kind }
+    }
 
     /// Number of sources.
     pub fn sources(self) -> usize {

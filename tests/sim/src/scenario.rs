@@ -131,7 +131,7 @@ impl Scenario {
     /// What `seed` stands for.
     pub fn new(seed: u64) -> Self {
         let rng = &mut Rng::new(seed);
-        let kind = rng.pick(&Kind::ALL);
+        let kind = Kind::draw(rng, seed);
         let mut scenario = Self::of(seed, kind, rng);
         if rng.percent(25) {
             scenario.press(rng);
@@ -154,7 +154,7 @@ impl Scenario {
     /// Much data, few buffers, and barriers that do not wait: tasks are in the middle of a batch
     /// or of a firing when they overtake.
     fn press(&mut self, rng: &mut Rng) {
-        self.kind = rng.pick(&Kind::ALL);
+        self.kind = Kind::draw(rng, self.seed);
         let padding = rng.pick(&[300, 600]);
         let large = |_| Arc::new(input(self.kind, padding, &[400], rng));
         self.inputs = (0..self.kind.sources()).map(large).collect();

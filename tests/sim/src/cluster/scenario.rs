@@ -89,7 +89,8 @@ impl ClusterScenario {
         let rng = &mut Rng::new(seed ^ 0x636c_7573_7465_7273);
         let jobs = (0..rng.pick(&[1, 1, 1, 2]))
             .map(|_| {
-                let mut job = Scenario::with_kind(rng.draw(), rng.pick(&Kind::ALL));
+                let own = rng.draw();
+                let mut job = Scenario::with_kind(own, Kind::draw(rng, own));
                 // Slow enough for something to happen meanwhile.
                 job.pace.records = rng.pick(&[1, 4]);
                 job.pace.pauses = rng.pick(&[20, 50, 90]);
