@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   .part-0-0-0-1.inprogress --prepare: fdatasync--> durable, hidden --commit: rename--> part-000-00000007-0
+//!                                 (beside the core)
 //! ```
 //! A hidden name is `.part-<subtask>-<restored epoch>-<attempt>-<n>.inprogress`; a visible one
 //! `part-<subtask>-<epoch>-<n><suffix>`, so that no two checkpoints of a job share a name, at
@@ -16,6 +17,9 @@
 //!   X4  The files that are visible after a restore are those of the restored checkpoint: a fresh
 //!       start into old output, or a restore of an older checkpoint than the last one committed,
 //!       is refused.
+//!   X6  What makes files and names durable runs beside the core, and is only begun by `prepare` and
+//!       `commit`. Until all of it has come to its end, no checkpoint is acknowledged: so a complete
+//!       one's files are durable, and names of the one before it, which no later one holds.
 
 mod disk;
 mod name;

@@ -13,8 +13,8 @@
 //! - [`StdoutSink`], [`ForEachSink`], [`DiscardSink`], [`LatencySink`]: without transactions; what
 //!   follows the checkpoint that a job restarts from, they see again
 //!
-//! All of them step, none waits; reads from the page cache and `fdatasync` at a checkpoint are the
-//! blocking calls that are accepted.
+//! All of them step, none waits; reads from the page cache and writes to it are the blocking calls that
+//! are accepted. `fdatasync` is done beside the core.
 
 #![deny(unsafe_code)]
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tidemill_base::{Error, Severity};
+use tidemill_runtime::blocking::{Blocking, Queue, Work};
 use tidemill_runtime::sink::SinkWriter;
 
 type Line = fn(u64, &mut String) -> std::fmt::Result;
@@ -167,6 +168,113 @@ fn expect_job_error(result: Result<impl Sized>, parts: &[&str]) -> Error {
         assert!(error.to_string().contains(part), "{part:?} is not in: {error}");
     }
     error
+}
+
+/// A context whose syncs are done when the test does them.
+fn by_hand(restored: Option<(u64, Vec<Vec<u8>>)>) -> (SinkContext, Queue) {
+    let (blocking, queue) = Blocking::queue();
+    let mut cx = sink_context(0, 1, restored);
+    cx.context.blocking = blocking;
+    (cx, queue)
+}
+
+fn settled(writer: &mut TestWriter) -> Result<bool> {
+    SinkWriter::<u64>::settled(writer)
+}
+
+#[test]
+fn syncs_run_beside_the_core_and_are_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = sink(dir.path());
+    let (cx, queue) = by_hand(None);
+    let mut writer = sink.open(&cx).unwrap();
+    let done = |n: usize| {
+        assert_eq!(queue.len(), n);
+        queue.try_iter().for_each(Work::run);
+    };
+    assert!(settled(&mut writer).unwrap(), "nothing was begun");
+    write(&mut writer, 1).unwrap();
+    let entries = prepare(&mut writer, 1).unwrap();
+    assert!(!settled(&mut writer).unwrap(), "X6: the file and its name");
+    // Records go on meanwhile, into another file.
+    write(&mut writer, 2).unwrap();
+    assert_eq!(names(dir.path(), true).len(), 1);
+    queue.recv().unwrap().run();
+    assert!(!settled(&mut writer).unwrap(), "X6: the file alone");
+    done(1);
+    assert!(settled(&mut writer).unwrap());
+    commit(&mut writer, 1).unwrap();
+    assert_eq!(visible(dir.path()), [1], "readers need not wait");
+    assert!(!settled(&mut writer).unwrap(), "X6: its name");
+    let next = prepare(&mut writer, 2).unwrap();
+    assert_ne!(next, entries, "what is visible is not committed again");
+    assert_eq!(next.len(), 1);
+    done(3);
+    assert!(settled(&mut writer).unwrap());
+    commit(&mut writer, 2).unwrap();
+    done(1);
+    assert!(settled(&mut writer).unwrap());
+    assert_eq!(visible(dir.path()), [1, 2]);
+}
+
+#[test]
+fn a_crash_before_a_sync_is_a_crash_before_the_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = sink(dir.path());
+    let (cx, queue) = by_hand(None);
+    let mut writer = sink.open(&cx).unwrap();
+    write(&mut writer, 1).unwrap();
+    let entries = prepare(&mut writer, 1).unwrap();
+    queue.try_iter().for_each(Work::run);
+    assert!(settled(&mut writer).unwrap(), "checkpoint 1 is complete");
+    write(&mut writer, 2).unwrap();
+    prepare(&mut writer, 2).unwrap();
+    assert!(!settled(&mut writer).unwrap());
+    // Its calls die with it; one of them is in the kernel and comes late.
+    let late = queue.recv().unwrap();
+    drop((writer, queue));
+    let (cx, _queue) = by_hand(Some((1, entries)));
+    let mut writer = sink.open(&cx).unwrap();
+    late.run();
+    assert_eq!(visible(dir.path()), [1]);
+    assert_eq!(names(dir.path(), true), [""; 0], "what no checkpoint knows is gone");
+    write(&mut writer, 2).unwrap();
+    assert_eq!(prepare(&mut writer, 2).unwrap().len(), 1);
+}
+
+#[test]
+fn a_sync_that_fails_fails_the_attempt() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = sink(dir.path());
+    let tank = Arc::new(AtomicU64::new(1 << 40));
+    sink.options.disk.fuel = Some(tank.clone());
+    let (cx, queue) = by_hand(None);
+    let mut writer = sink.open(&cx).unwrap();
+    write(&mut writer, 1).unwrap();
+    prepare(&mut writer, 1).unwrap();
+    tank.store(0, Ordering::Relaxed);
+    queue.try_iter().for_each(Work::run);
+    let error = settled(&mut writer).unwrap_err();
+    assert_eq!(error.severity(), Severity::FailAttempt);
+    assert!(error.to_string().contains("killed"), "{error}");
+}
+
+#[test]
+fn syncs_under_way_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = sink(dir.path()).max_bytes(1);
+    let (cx, queue) = by_hand(None);
+    let mut writer = sink.open(&cx).unwrap();
+    (0..100).for_each(|n| write(&mut writer, n).unwrap());
+    assert_eq!(queue.len(), 16);
+    assert_eq!(prepare(&mut writer, 1).unwrap().len(), 100);
+    assert!(!settled(&mut writer).unwrap());
+    queue.try_iter().for_each(Work::run);
+    assert!(settled(&mut writer).unwrap());
+    commit(&mut writer, 1).unwrap();
+    let mut got = visible(dir.path());
+    got.sort_unstable();
+    assert_eq!(got, (0..100).collect::<Vec<_>>());
 }
 
 #[test]

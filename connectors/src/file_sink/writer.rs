@@ -11,11 +11,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidemill_base::metrics::TaskMetrics;
 use tidemill_base::{Error, Record, Result, Timestamp};
+use tidemill_runtime::blocking::{Blocking, Call};
 use tidemill_runtime::output::heir;
 use tidemill_runtime::sink::{SinkContext, SinkWriter};
 
 /// Text is written to the file from this size on.
 const BUFFER_BYTES: usize = 64 << 10;
+
+/// Syncs under way at most; what comes on top is waited for.
+const SYNCS_MAX: usize = 16;
 
 const KIND: u8 = 1;
 
@@ -48,7 +52,10 @@ pub struct FileWriter<F> {
     text: String,
     current: Option<Hidden>,
     metrics: Arc<TaskMetrics>,
-    /// Closed and durable since the last barrier: name and length.
+    blocking: Blocking,
+    /// Under way (X6).
+    syncs: Vec<Call>,
+    /// Closed since the last barrier, to be durable with its epoch: name and length.
     closed: Vec<(String, u64)>,
     /// By epoch.
     prepared: Vec<Committable>,
@@ -65,6 +72,8 @@ impl<F> FileWriter<F> {
             restored_epoch: cx.context.restored.as_ref().map_or(0, |r| r.epoch),
             created: 0,
             metrics: cx.context.metrics.clone(),
+            blocking: cx.context.blocking.clone(),
+            syncs: Vec::new(),
             text: String::new(),
             current: None,
             closed: Vec::new(),
@@ -74,7 +83,9 @@ impl<F> FileWriter<F> {
         for entry in cx.restored.iter().flatten() {
             writer.prepared.push(Committable::decode(entry)?);
         }
-        writer.publish(u64::MAX)?;
+        if writer.publish(u64::MAX)? {
+            writer.options.disk.sync_dir(&writer.options.dir)?;
+        }
         writer.tidy(cx)?;
         Ok(writer)
     }
@@ -152,14 +163,49 @@ impl<F> FileWriter<F> {
         Ok(())
     }
 
-    /// Makes the hidden file durable and closes it.
+    /// Closes the hidden file, and begins to make it durable.
     fn close(&mut self) -> Result<()> {
         self.spill()?;
-        if let Some(hidden) = self.current.take() {
-            self.options.disk.sync(&hidden.file, &hidden.path)?;
-            self.closed.push((hidden.name, hidden.bytes));
+        if let Some(Hidden { name, path, file, bytes }) = self.current.take() {
+            let disk = self.options.disk.clone();
+            self.begin_sync(move || disk.sync(&file, &path))?;
+            self.closed.push((name, bytes));
         }
         Ok(())
+    }
+
+    /// Begins to make names durable.
+    fn begin_sync_dir(&mut self) -> Result<()> {
+        let (disk, dir) = (self.options.disk.clone(), self.options.dir.clone());
+        self.begin_sync(move || disk.sync_dir(&dir))
+    }
+
+    /// Has a sync done beside the core, unless too many are under way.
+    fn begin_sync(&mut self, sync: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+        if self.syncs.len() >= SYNCS_MAX && !self.synced()? && self.syncs.len() >= SYNCS_MAX {
+            return sync();
+        }
+        let call = self.blocking.call(sync);
+        match call.poll() {
+            Some(outcome) => outcome,
+            None => {
+                self.syncs.push(call);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether no sync is under way (X6).
+    fn synced(&mut self) -> Result<bool> {
+        let mut failed = Ok(());
+        self.syncs.retain(|call| match call.poll() {
+            None => true,
+            Some(outcome) => {
+                failed = std::mem::replace(&mut failed, Ok(())).and(outcome);
+                false
+            }
+        });
+        failed.map(|()| self.syncs.is_empty())
     }
 
     fn written(&mut self) -> Result<()> {
@@ -170,8 +216,9 @@ impl<F> FileWriter<F> {
         if self.text.len() >= BUFFER_BYTES { self.spill() } else { Ok(()) }
     }
 
-    /// Makes what was prepared up to `epoch` visible.
-    fn publish(&mut self, epoch: u64) -> Result<()> {
+    /// Makes what was prepared up to `epoch` visible; whether there was any: its names are still to be
+    /// made durable.
+    fn publish(&mut self, epoch: u64) -> Result<bool> {
         let (dir, disk) = (&self.options.dir, &self.options.disk);
         let mut published = false;
         for committable in self.prepared.iter().filter(|c| c.epoch <= epoch) {
@@ -187,12 +234,9 @@ impl<F> FileWriter<F> {
             }
             published = true;
         }
-        // Also where an earlier attempt renamed: its names may not be durable yet.
-        if published {
-            disk.sync_dir(dir)?;
-        }
         self.prepared.retain(|c| c.epoch > epoch);
-        Ok(())
+        // Also where an earlier attempt renamed: its names may not be durable yet.
+        Ok(published)
     }
 }
 
@@ -283,7 +327,7 @@ where
         self.close()?;
         let closed = std::mem::take(&mut self.closed);
         if !closed.is_empty() {
-            self.options.disk.sync_dir(&self.options.dir)?;
+            self.begin_sync_dir()?;
         }
         for (n, (hidden, bytes)) in closed.into_iter().enumerate() {
             let visible = name::visible(self.subtask, epoch, n, &self.options.suffix);
@@ -293,6 +337,10 @@ where
     }
 
     fn commit(&mut self, epoch: u64) -> Result<()> {
-        self.publish(epoch)
+        if self.publish(epoch)? { self.begin_sync_dir() } else { Ok(()) }
+    }
+
+    fn settled(&mut self) -> Result<bool> {
+        self.synced()
     }
 }

@@ -4,6 +4,7 @@
 //! the snapshot writer and the coordinator. The simulation reads the same outbox.
 
 use crate::backend::StatePlace;
+use crate::blocking::Blocking;
 use crate::keyed_snapshot::restored_batches;
 use crate::native::Native;
 use crate::skew::SkewSeat;
@@ -193,6 +194,8 @@ pub struct Context {
     pub failure: Failure,
     /// A source's place among those that its records meet.
     pub skew: Option<SkewSeat>,
+    /// Who makes calls that block.
+    pub blocking: Blocking,
 }
 
 /// A place for the first error of a subtask: `push` returns nothing, so that chains stay fused,
@@ -245,6 +248,7 @@ impl Context {
             states: Rc::default(),
             failure: Failure::default(),
             skew: None,
+            blocking: Blocking::default(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! is built there: a task itself never crosses threads.
 
 use crate::backend::{StateBackend, StatePlace};
+use crate::blocking::Blocking;
 use crate::channel::{ChannelOptions, ChannelReceiver, ChannelSender, channel};
 use crate::context::{Context, Failure, Outbox, Restored, SubtaskInfo};
 use crate::skew::{self, SkewGroup, SkewSeat};
@@ -132,6 +133,7 @@ pub struct Blueprint {
     restored: Option<Arc<Restored>>,
     place: StatePlace,
     skew: Option<SkewSeat>,
+    blocking: Blocking,
     build: Build,
 }
 
@@ -139,6 +141,13 @@ impl Blueprint {
     /// Whether the task reads no channel.
     pub fn is_source(&self) -> bool {
         self.inputs.is_empty()
+    }
+
+    /// Who makes the subtask's blocking calls; itself where nothing is said.
+    #[must_use]
+    pub fn with_blocking(mut self, blocking: Blocking) -> Self {
+        self.blocking = blocking;
+        self
     }
 
     /// Builds the task, on the thread that will run it.
@@ -156,6 +165,7 @@ impl Blueprint {
             states: Rc::default(),
             failure: Failure::default(),
             skew: self.skew,
+            blocking: self.blocking,
         };
         let io = Io {
             context: context.clone(),
@@ -285,6 +295,7 @@ pub fn deploy_part(
                 restored: options.restored.clone(),
                 place: places[index].clone(),
                 skew: seats.remove(&(number, subtask)),
+                blocking: Blocking::default(),
                 build: (task.factory)(),
             });
         }

@@ -6,6 +6,7 @@
 //! - [`channel`], [`output`], [`gate`]: both ends of a channel
 //! - [`align`]: barrier alignment, pure
 //! - [`stage`]: fused operators of a chain
+//! - [`blocking`]: calls that block, made beside the core
 //! - [`source`], [`sink`], [`operator`]: heads and ends of chains
 //! - [`skew`]: how far sources may run ahead of each other in event time
 //! - [`window`]: window operators
@@ -22,6 +23,7 @@
 pub mod align;
 pub mod backend;
 pub mod blame;
+pub mod blocking;
 pub mod channel;
 #[cfg(any(debug_assertions, feature = "check"))]
 pub mod check;

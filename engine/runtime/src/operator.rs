@@ -82,6 +82,11 @@ pub trait Operator: 'static {
     /// The task has no more records at hand: side outputs pass on what they gathered.
     fn side_end_run(&mut self) {}
 
+    /// Whether what is behind the side outputs has [settled](Stage::settled).
+    fn side_settled(&mut self) -> Result<bool> {
+        Ok(true)
+    }
+
     /// Whether the side outputs have free buffers.
     fn side_writable(&mut self) -> bool {
         true

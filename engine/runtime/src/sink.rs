@@ -38,6 +38,8 @@ pub struct SinkContext {
 ///
 /// Two phases: `prepare` at the barrier makes everything written so far durable but invisible and
 /// returns what is needed to commit it; `commit` makes it visible once the checkpoint is complete.
+/// Both may only begin what takes long (see [`Blocking`](crate::blocking::Blocking)), and say by
+/// `settled` when it has come to its end.
 ///
 /// Law: `commit` after a restore gives the same outcome as before the crash, any number of times.
 pub trait SinkWriter<T: Record>: 'static {
@@ -63,6 +65,13 @@ pub trait SinkWriter<T: Record>: 'static {
     /// Second phase for everything prepared up to `epoch`.
     fn commit(&mut self, _epoch: u64) -> Result<()> {
         Ok(())
+    }
+
+    /// Whether everything that `prepare` and `commit` began has come to its end: the checkpoint is
+    /// acknowledged, and the commit confirmed, only then. Asked again and again meanwhile, between
+    /// further records.
+    fn settled(&mut self) -> Result<bool> {
+        Ok(true)
     }
 
     /// The epoch is given up: what it prepared belongs to the next one.
@@ -148,6 +157,10 @@ impl<T: Record, W: SinkWriter<T>> Stage<T> for SinkStage<T, W> {
             Control::End => self.writer.end(),
             Control::Status(_) => Ok(()),
         }
+    }
+
+    fn settled(&mut self) -> Result<bool> {
+        self.writer.settled()
     }
 
     fn writable(&mut self) -> bool {

@@ -11,7 +11,7 @@
 use crate::context::{Context, SectionId, SectionKind, TaskEvent};
 use crate::skew::SkewSeat;
 use crate::stage::{Control, Stage};
-use crate::task::{Pace, Progress, Task};
+use crate::task::{Pace, Progress, Settling, Task};
 use crate::watermark::WatermarkMerger;
 use std::marker::PhantomData;
 use tidemill_base::{
@@ -333,6 +333,7 @@ pub struct SourceTask<R: SourceReader, A, S> {
     waiting_since: Option<Micros>,
     skew: Option<SkewSeat>,
     pace: Pace,
+    settling: Settling,
     /// Records until the next watermark, where slow user code has cut a poll short; 0 otherwise.
     left: usize,
     finished: bool,
@@ -356,6 +357,7 @@ impl<R: SourceReader, A: Assigner<R::Item>, S: Stage<R::Item>> SourceTask<R, A, 
             waiting_since: None,
             skew,
             pace: Pace::new(POLL_RECORDS),
+            settling: Settling::default(),
             left: 0,
             finished: false,
         }
@@ -472,10 +474,61 @@ impl<R: SourceReader, A: Assigner<R::Item>, S: Stage<R::Item>> SourceTask<R, A, 
         }
         self.control(Control::Barrier(barrier))?;
         self.context.failure.check()?;
-        let took = self.context.time.now().saturating_sub(barrier.triggered_at);
-        self.context.metrics.checkpoint_acknowledged(epoch, took);
-        self.context.outbox.push(TaskEvent::Acknowledged { epoch });
+        self.settling.whole(barrier);
+        self.settle()
+    }
+
+    /// Acknowledges and confirms what waits for the sinks, if they have settled.
+    fn settle(&mut self) -> Result<()> {
+        if self.settling.waits() && self.running()?.chain.settled()? {
+            self.settling.settled(&self.context);
+        }
         Ok(())
+    }
+
+    /// The same progress, but no later than the sinks are to be asked.
+    fn at_the_latest(&self, progress: Progress) -> Progress {
+        let soon = self.settling.until(self.context.time.now());
+        let earlier = |until: Option<Micros>| [until, soon].into_iter().flatten().min();
+        match progress {
+            Progress::Worked => Progress::Worked,
+            Progress::Idle { until } => Progress::Idle { until: earlier(until) },
+            Progress::Blocked { until } => Progress::Blocked { until: earlier(until) },
+            Progress::Finished if soon.is_some() => Progress::Idle { until: soon },
+            Progress::Finished => Progress::Finished,
+        }
+    }
+
+    fn advance(&mut self) -> Result<Progress> {
+        if self.finished {
+            return Ok(Progress::Finished);
+        }
+        let now = self.context.time.now();
+        if !self.running()?.chain.writable() {
+            // What waits for other lanes need not wait for this one.
+            self.wait(now)?;
+            return Ok(Progress::Blocked { until: None });
+        }
+        if now < self.poll_at {
+            return Ok(Progress::Idle { until: Some(self.poll_at) });
+        }
+        if self.is_ahead() {
+            self.wait(now)?;
+            return Ok(Progress::Idle { until: Some(now + SKEW_POLL_US) });
+        }
+        match self.poll()? {
+            Polled::More => Ok(Progress::Worked),
+            Polled::Idle { until } => {
+                self.control(Control::Flush)?;
+                let latest = now + IDLE_POLL_US;
+                self.poll_at = until.unwrap_or(latest).clamp(now, latest);
+                Ok(Progress::Idle { until: Some(self.poll_at) })
+            }
+            Polled::End => {
+                self.finish()?;
+                Ok(Progress::Worked)
+            }
+        }
     }
 
     fn finish(&mut self) -> Result<()> {
@@ -512,35 +565,9 @@ fn section(operator: u64) -> SectionId {
 
 impl<R: SourceReader, A: Assigner<R::Item>, S: Stage<R::Item>> Task for SourceTask<R, A, S> {
     fn step(&mut self) -> Result<Progress> {
-        if self.finished {
-            return Ok(Progress::Finished);
-        }
-        let now = self.context.time.now();
-        if !self.running()?.chain.writable() {
-            // What waits for other lanes need not wait for this one.
-            self.wait(now)?;
-            return Ok(Progress::Blocked { until: None });
-        }
-        if now < self.poll_at {
-            return Ok(Progress::Idle { until: Some(self.poll_at) });
-        }
-        if self.is_ahead() {
-            self.wait(now)?;
-            return Ok(Progress::Idle { until: Some(now + SKEW_POLL_US) });
-        }
-        match self.poll()? {
-            Polled::More => Ok(Progress::Worked),
-            Polled::Idle { until } => {
-                self.control(Control::Flush)?;
-                let latest = now + IDLE_POLL_US;
-                self.poll_at = until.unwrap_or(latest).clamp(now, latest);
-                Ok(Progress::Idle { until: Some(self.poll_at) })
-            }
-            Polled::End => {
-                self.finish()?;
-                Ok(Progress::Worked)
-            }
-        }
+        self.settle()?;
+        let progress = self.advance()?;
+        Ok(self.at_the_latest(progress))
     }
 
     fn trigger(&mut self, barrier: Barrier) -> Result<()> {
@@ -548,15 +575,17 @@ impl<R: SourceReader, A: Assigner<R::Item>, S: Stage<R::Item>> Task for SourceTa
     }
 
     fn outcome(&mut self, outcome: Control) -> Result<()> {
-        if let Control::Commit(epoch) = outcome {
-            self.running()?.reader.committed(epoch)?;
+        match outcome {
+            Control::Commit(epoch) => self.running()?.reader.committed(epoch)?,
+            Control::Abort(epoch) => self.settling.abandon(epoch),
+            _ => {}
         }
         self.control(outcome)?;
         self.context.failure.check()?;
         if let Control::Commit(epoch) = outcome {
-            self.context.outbox.push(TaskEvent::Committed { epoch });
+            self.settling.committed(epoch);
         }
-        Ok(())
+        self.settle()
     }
 }
 

@@ -34,7 +34,7 @@ pub enum Control {
 /// One operator of a chain, with everything downstream of it up to the next exchange.
 ///
 /// Law: a stage handles a [`Control`] itself first, if it concerns it, and always passes it to its
-/// tail, exactly once and in order with the records.
+/// tail, exactly once and in order with the records. It asks its tail too where it is asked.
 pub trait Stage<T: Record>: 'static {
     /// Takes one record.
     fn push(&mut self, view: T::View<'_>, timestamp: Timestamp);
@@ -45,6 +45,12 @@ pub trait Stage<T: Record>: 'static {
 
     /// Takes a control element.
     fn control(&mut self, control: Control) -> Result<()>;
+
+    /// Whether what the last barrier and the last commit began has come to its end: an epoch is
+    /// acknowledged, and a commit confirmed, only then. Asked again and again; elements go on.
+    fn settled(&mut self) -> Result<bool> {
+        Ok(true)
+    }
 
     /// Whether every output has a free buffer; the task takes records only then.
     fn writable(&mut self) -> bool;

@@ -16,13 +16,17 @@
 //!       H3), so that what is in flight is bounded in bytes, whatever the size of records.
 //!   T6  A step ends between two records, or two parts of a firing, once it has taken longer than
 //!       [`STEP_US`] (pace.rs), so that a barrier waits for a record's user code, not for a batch's.
+//!   T7  An epoch is acknowledged, and a commit confirmed, when the sinks of the chain have settled
+//!       (settle.rs); records go on meanwhile.
 
 mod operator_task;
 mod pace;
+mod settle;
 
 pub use operator_task::OperatorTask;
 pub(crate) use pace::Pace;
 pub use pace::STEP_US;
+pub(crate) use settle::Settling;
 
 use crate::stage::Control;
 use tidemill_base::{Barrier, Micros, Result};

@@ -160,6 +160,10 @@ where
         each!(self, o => o.side_end_run());
     }
 
+    fn side_settled(&mut self) -> Result<bool> {
+        each!(self, o => o.side_settled())
+    }
+
     fn side_writable(&mut self) -> bool {
         each!(self, o => o.side_writable())
     }

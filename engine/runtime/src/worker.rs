@@ -12,6 +12,7 @@ mod affinity;
 mod links;
 mod preflight;
 
+use crate::blocking::{Blocking, Work};
 use crate::context::{StateDeclaration, SubtaskInfo, TaskEvent};
 use crate::deploy::{Blueprint, PeerChannels, SlotPart};
 use crate::remote::Pump;
@@ -43,6 +44,10 @@ pub use preflight::check_io_uring;
 /// takes a thread that is kept from its CPU at that moment, as there are on a machine with more slots
 /// than CPUs. A timer ends that sleep; without one, the slot and whoever waits for it would never go on.
 const PARK_US_MAX: Micros = 100_000;
+
+/// Threads of a worker that make its slots' blocking calls: one that waits for a disk does not hold
+/// up the others' calls.
+const BLOCKING_THREADS: usize = 2;
 
 /// Nothing shares the executor with our task, so it need not be asked to make room: the longer, the
 /// rarer the above.
@@ -156,6 +161,7 @@ impl Worker {
     ) -> Result<Worker> {
         check_io_uring()?;
         start_pager();
+        let blocking = start_blocking();
         let cpus = allowed_cpus();
         let mut connections = links::by_pair(connections);
         let mut worker = Worker { slots: Vec::new() };
@@ -178,6 +184,9 @@ impl Worker {
                 pump: None,
             };
             let wires = links::of_slot(slot, remote, &mut connections)?;
+            let blocking = blocking.of_slot(doorbell.clone());
+            let blueprints = blueprints.into_iter();
+            let blueprints = blueprints.map(|b| b.with_blocking(blocking.clone())).collect();
             let thread = LocalExecutorBuilder::new(placement)
                 .name(&format!("slot-{slot}"))
                 .io_memory(64 << 10)
@@ -240,6 +249,23 @@ fn start_pager() {
             "cannot start the thread 'pager', growing tables will pause for longer: {e}"
         );
     }
+}
+
+/// Starts the threads that make blocking calls. They inherit the CPUs of the caller, who is not
+/// pinned, and end with the last task of the attempt, or when the call that they are in returns.
+fn start_blocking() -> Blocking {
+    let (blocking, work) = Blocking::queue();
+    for _ in 0..BLOCKING_THREADS {
+        let work = work.clone();
+        let run = move || work.into_iter().for_each(Work::run);
+        if let Err(e) = std::thread::Builder::new().name("blocking".into()).spawn(run) {
+            tracing::warn!(
+                "cannot start a thread 'blocking' ({e}): without any, slots wait for the disk \
+                 themselves; look at the limits on threads (ulimit -u)"
+            );
+        }
+    }
+    blocking
 }
 
 /// What one slot's thread owns.

@@ -6,6 +6,9 @@
 //!   L2  A transaction that no restored checkpoint knows is never committed.
 //!   L3  Epochs that a writer prepares increase, and none is prepared after its outcome.
 //!   L4  Nothing is written after the end, and watermarks never retreat.
+//!   L5  What is prepared, and that it was committed, becomes durable only a while later, when the writer
+//!       has been asked for it: a transaction that is not durable is never committed, and a commit that
+//!       is not is lost by a crash, unless the restored checkpoint knows of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +33,15 @@ struct Transaction {
     attempt: u32,
     rows: Vec<String>,
     state: State,
+    /// Whether what `state` says would survive a crash (L5).
+    durable: bool,
+}
+
+impl Transaction {
+    /// Nobody claims it after a crash.
+    fn unclaimed(&self) -> bool {
+        self.state == State::Prepared || self.state == State::Committed && !self.durable
+    }
 }
 
 #[derive(Debug, Default)]
@@ -96,7 +108,7 @@ impl Ledger {
             let mine = heir(t.subtask, cx.parallelism) == cx.subtask;
             // Not what a later attempt prepared: this one may be over, and not know it yet.
             let later = t.restored >= restored && t.attempt > cx.context.info.attempt;
-            if t.state == State::Prepared && mine && !later {
+            if t.unclaimed() && mine && !later {
                 t.state = State::Dropped;
             }
         }
@@ -121,7 +133,7 @@ impl Ledger {
     /// All sinks of an attempt are open: what is still prepared belongs to nobody.
     pub fn drop_unclaimed(&self) {
         for t in self.lock().transactions.values_mut() {
-            if t.state == State::Prepared {
+            if t.unclaimed() {
                 t.state = State::Dropped;
             }
         }
@@ -137,7 +149,7 @@ impl Ledger {
     /// The committed rows of a sink, sorted.
     pub fn committed(&self, sink: usize) -> Vec<String> {
         let inner = self.lock();
-        let visible = |t: &&Transaction| t.sink == sink && t.state == State::Committed;
+        let visible = |t: &&Transaction| t.sink == sink && t.state == State::Committed && t.durable;
         let mut rows: Vec<String> =
             inner.transactions.values().filter(visible).flat_map(|t| t.rows.clone()).collect();
         rows.sort();
@@ -153,12 +165,21 @@ impl Ledger {
         let mut inner = self.lock();
         let id = inner.transactions.len() as u64;
         let state = State::Prepared;
-        inner
-            .transactions
-            .insert(id, Transaction { sink, subtask, restored, attempt, rows, state });
+        inner.transactions.insert(
+            id,
+            Transaction { sink, subtask, restored, attempt, rows, state, durable: false },
+        );
         id
     }
 
+    /// What was begun for the transaction has come to its end.
+    fn keep(&self, id: u64) {
+        if let Some(t) = self.lock().transactions.get_mut(&id) {
+            t.durable = true;
+        }
+    }
+
+    /// The commit is to be kept; a restore waits for that itself.
     fn commit(&self, id: u64, place: &str) {
         let mut inner = self.lock();
         let Inner { transactions, violations, .. } = &mut *inner;
@@ -166,7 +187,13 @@ impl Ledger {
             Some(t) if t.state == State::Dropped => {
                 violations.push(format!("L2: {place} commits transaction {id}, which is dropped"));
             }
-            Some(t) => t.state = State::Committed,
+            Some(t) if t.state == State::Prepared => {
+                if !t.durable {
+                    violations.push(format!("L5: {place} commits {id}, which is not durable"));
+                }
+                (t.state, t.durable) = (State::Committed, false);
+            }
+            Some(_) => {}
             None => violations.push(format!("{place} commits transaction {id}, never prepared")),
         }
     }
@@ -195,7 +222,10 @@ impl Sink<String> for LedgerSink {
         }
         for entry in cx.restored.iter().flatten() {
             match <[u8; 8]>::try_from(entry.as_slice()) {
-                Ok(id) => self.ledger.commit(u64::from_le_bytes(id), &place),
+                Ok(id) => {
+                    self.ledger.commit(u64::from_le_bytes(id), &place);
+                    self.ledger.keep(u64::from_le_bytes(id));
+                }
                 Err(_) => self.ledger.violation(format!("{place}: entry {entry:?} restored")),
             }
         }
@@ -211,6 +241,7 @@ impl Sink<String> for LedgerSink {
             place,
             rows: Vec::new(),
             pending: Vec::new(),
+            begun: Vec::new(),
             prepared: 0,
             settled: 0,
             watermark: Timestamp::MIN,
@@ -234,6 +265,8 @@ pub struct LedgerWriter {
     rows: Vec<String>,
     /// Epoch and transaction, prepared and not committed.
     pending: Vec<(u64, u64)>,
+    /// Transactions that are not durable yet, and how often that is to be asked for.
+    begun: Vec<(u64, u64)>,
     /// The last epoch that was prepared.
     prepared: u64,
     /// The last epoch whose outcome is known.
@@ -243,6 +276,11 @@ pub struct LedgerWriter {
 }
 
 impl LedgerWriter {
+    /// From no time at all to longer than the next record.
+    fn begin(&mut self, id: u64) {
+        self.begun.push((id, id % 4));
+    }
+
     fn violation(&self, what: String) {
         self.ledger.violation(format!("{}: {what}", self.place));
     }
@@ -275,7 +313,9 @@ impl SinkWriter<String> for LedgerWriter {
         self.prepared = epoch;
         if !self.rows.is_empty() {
             let rows = std::mem::take(&mut self.rows);
-            self.pending.push((epoch, self.ledger.prepare(self.sink, self.who, rows)));
+            let id = self.ledger.prepare(self.sink, self.who, rows);
+            self.pending.push((epoch, id));
+            self.begin(id);
         }
         Ok(self.pending.iter().map(|(_, id)| id.to_le_bytes().to_vec()).collect())
     }
@@ -293,10 +333,20 @@ impl SinkWriter<String> for LedgerWriter {
             let mut inner = self.ledger.lock();
             inner.settled = inner.settled.max(epoch);
         }
-        for (_, id) in self.pending.extract_if(.., |(e, _)| *e <= epoch) {
+        let due: Vec<_> = self.pending.extract_if(.., |(e, _)| *e <= epoch).collect();
+        for (_, id) in due {
             self.ledger.commit(id, &self.place);
+            self.begin(id);
         }
         Ok(())
+    }
+
+    fn settled(&mut self) -> Result<bool> {
+        for (id, _) in self.begun.extract_if(.., |(_, left)| *left == 0) {
+            self.ledger.keep(id);
+        }
+        self.begun.iter_mut().for_each(|(_, left)| *left -= 1);
+        Ok(self.begun.is_empty())
     }
 
     fn abort(&mut self, epoch: u64) -> Result<()> {

@@ -187,6 +187,10 @@ where
         self.sides.end_run();
     }
 
+    fn side_settled(&mut self) -> Result<bool> {
+        self.sides.settled()
+    }
+
     fn side_writable(&mut self) -> bool {
         self.sides.writable()
     }

@@ -248,6 +248,11 @@ impl<K: Key, St: Store<K>> Host<K, St> {
         self.services.sides.end_run();
     }
 
+    /// Whether the sinks behind the side outputs have settled.
+    pub fn side_settled(&mut self) -> Result<bool> {
+        self.services.sides.settled()
+    }
+
     /// Whether `out` and the side outputs have room for more of the run at hand.
     #[inline(always)]
     pub fn room<O: Record>(&self, out: &impl Stage<O>) -> bool {
@@ -334,6 +339,10 @@ macro_rules! host_operator {
 
         fn side_end_run(&mut self) {
             self.host.side_end_run();
+        }
+
+        fn side_settled(&mut self) -> tidemill_base::Result<bool> {
+            self.host.side_settled()
         }
 
         fn side_writable(&mut self) -> bool {

@@ -112,6 +112,10 @@ where
         self.tail.control(control)
     }
 
+    fn settled(&mut self) -> Result<bool> {
+        Ok(self.sides.settled()? & self.tail.settled()?)
+    }
+
     fn writable(&mut self) -> bool {
         self.tail.writable() && self.sides.writable()
     }

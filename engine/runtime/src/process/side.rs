@@ -41,6 +41,7 @@ impl<T> fmt::Debug for SideTag<T> {
 trait AnySide {
     fn end_run(&mut self);
     fn control(&mut self, control: Control) -> Result<()>;
+    fn settled(&mut self) -> Result<bool>;
     fn writable(&mut self) -> bool;
     fn room(&self) -> bool;
     fn as_any(&mut self) -> &mut dyn Any;
@@ -52,6 +53,9 @@ impl<T: Record> AnySide for Tee<T> {
     }
     fn control(&mut self, control: Control) -> Result<()> {
         Stage::control(self, control)
+    }
+    fn settled(&mut self) -> Result<bool> {
+        Stage::settled(self)
     }
     fn writable(&mut self) -> bool {
         Stage::writable(self)
@@ -101,6 +105,12 @@ impl SideOutputs {
     #[inline]
     pub fn end_run(&mut self) {
         self.sides.iter_mut().for_each(|(_, side)| side.end_run());
+    }
+
+    /// Whether what the last barrier and the last commit began has come to its end; see
+    /// [`Stage::settled`].
+    pub fn settled(&mut self) -> Result<bool> {
+        self.sides.iter_mut().try_fold(true, |settled, (_, side)| Ok(settled & side.settled()?))
     }
 
     /// Whether all have free buffers.

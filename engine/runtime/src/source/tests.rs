@@ -3,6 +3,7 @@
 use super::*;
 use std::cell::RefCell;
 use std::rc::Rc;
+use tidemill_base::BarrierKind;
 use tidemill_base::clock::ManualClock;
 
 /// What a test lets happen.
@@ -11,6 +12,8 @@ struct Plan {
     /// `(split, timestamp)` of the next poll.
     next: Vec<(usize, Timestamp)>,
     writable: bool,
+    /// What the chain's sinks have begun is not at its end.
+    unsettled: bool,
     controls: Vec<Control>,
 }
 
@@ -38,6 +41,9 @@ impl Stage<u64> for Chain {
     fn control(&mut self, control: Control) -> Result<()> {
         self.0.borrow_mut().controls.push(control);
         Ok(())
+    }
+    fn settled(&mut self) -> Result<bool> {
+        Ok(!self.0.borrow().unsettled)
     }
     fn writable(&mut self) -> bool {
         self.0.borrow().writable
@@ -113,4 +119,42 @@ fn waiting_is_not_idleness() {
         driver.clock.advance(1_000_000);
         assert_eq!(driver.step(&[(0, 7_000)]), [7_000], "now it is");
     }
+}
+
+fn said(context: &Context) -> Vec<String> {
+    let events = std::iter::from_fn(|| context.outbox.pop());
+    events.map(|e| format!("{e:?}").replace(" { epoch: ", " ").replace(" }", "")).collect()
+}
+
+/// T7: a source whose chain ends in a sink that makes its files durable beside the core.
+#[test]
+fn sinks_that_settle_later_hold_back_what_is_said_and_nothing_else() {
+    let mut driver = Driver::new(None);
+    let barrier = |epoch| Barrier { epoch, triggered_at: 0, kind: BarrierKind::Unaligned };
+    driver.plan.borrow_mut().unsettled = true;
+    driver.task.trigger(barrier(1)).unwrap();
+    assert_eq!(driver.step(&[(0, 5)]), [5], "records go on");
+    assert_eq!(said(&driver.context), [""; 0]);
+    // Given up: the next one is acknowledged, not this one.
+    driver.task.outcome(Control::Abort(1)).unwrap();
+    driver.plan.borrow_mut().unsettled = false;
+    driver.step(&[]);
+    assert_eq!(said(&driver.context), [""; 0]);
+    driver.plan.borrow_mut().unsettled = true;
+    driver.task.trigger(barrier(2)).unwrap();
+    driver.plan.borrow_mut().writable = false;
+    driver.context.time.refresh(&driver.clock);
+    let soon = driver.context.time.now() + 1_000;
+    assert_eq!(driver.task.step().unwrap(), Progress::Blocked { until: Some(soon) });
+    driver.plan.borrow_mut().unsettled = false;
+    driver.step(&[]);
+    assert_eq!(said(&driver.context), ["Acknowledged 2"]);
+    driver.plan.borrow_mut().unsettled = true;
+    driver.task.outcome(Control::Commit(2)).unwrap();
+    driver.step(&[]);
+    assert_eq!(said(&driver.context), [""; 0]);
+    driver.plan.borrow_mut().unsettled = false;
+    driver.step(&[]);
+    assert_eq!(said(&driver.context), ["Committed 2"]);
+    assert_eq!(driver.task.step().unwrap(), Progress::Blocked { until: None });
 }

@@ -17,6 +17,9 @@ impl<T: Record> Stage<T> for Collector<T> {
     fn control(&mut self, control: Control) -> Result<()> {
         (**self).control(control)
     }
+    fn settled(&mut self) -> Result<bool> {
+        (**self).settled()
+    }
     fn writable(&mut self) -> bool {
         (**self).writable()
     }
@@ -48,6 +51,9 @@ impl<T: Record> Stage<T> for Tee<T> {
     }
     fn control(&mut self, control: Control) -> Result<()> {
         self.outputs.iter_mut().try_for_each(|o| o.control(control))
+    }
+    fn settled(&mut self) -> Result<bool> {
+        self.outputs.iter_mut().try_fold(true, |settled, o| Ok(settled & o.settled()?))
     }
     fn writable(&mut self) -> bool {
         self.outputs.iter_mut().all(Stage::writable)

@@ -44,6 +44,9 @@ where
     fn control(&mut self, control: Control) -> Result<()> {
         self.tail.control(control)
     }
+    fn settled(&mut self) -> Result<bool> {
+        self.tail.settled()
+    }
     fn writable(&mut self) -> bool {
         self.tail.writable()
     }
@@ -141,6 +144,9 @@ where
         self.pass_on();
         self.tail.control(control)
     }
+    fn settled(&mut self) -> Result<bool> {
+        self.tail.settled()
+    }
     fn writable(&mut self) -> bool {
         self.tail.writable()
     }
@@ -189,6 +195,9 @@ where
     fn control(&mut self, control: Control) -> Result<()> {
         self.tail.control(control)
     }
+    fn settled(&mut self) -> Result<bool> {
+        self.tail.settled()
+    }
     fn writable(&mut self) -> bool {
         self.tail.writable()
     }
@@ -235,6 +244,9 @@ where
     }
     fn control(&mut self, control: Control) -> Result<()> {
         self.tail.control(control)
+    }
+    fn settled(&mut self) -> Result<bool> {
+        self.tail.settled()
     }
     fn writable(&mut self) -> bool {
         self.tail.writable()
@@ -303,6 +315,9 @@ where
             }
             _ => self.tail.control(control),
         }
+    }
+    fn settled(&mut self) -> Result<bool> {
+        self.tail.settled()
     }
     fn writable(&mut self) -> bool {
         self.tail.writable()

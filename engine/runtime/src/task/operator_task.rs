@@ -1,6 +1,6 @@
 //! The task of an operator that reads channels.
 
-use super::{OUTBOX_MAX, Pace, Progress, RUN_RECORDS, SNAPSHOT_STEP_US, STEP_US, Task};
+use super::{OUTBOX_MAX, Pace, Progress, RUN_RECORDS, SNAPSHOT_STEP_US, STEP_US, Settling, Task};
 use crate::context::{Context, SectionId, SectionKind, TaskEvent};
 use crate::gate::{ChannelId, Delivery, Gate};
 use crate::operator::{Flow, Operator};
@@ -54,8 +54,10 @@ pub struct OperatorTask<O: Operator, S> {
     started: bool,
     pace: Pace,
     pending: Option<Pending>,
+    settling: Settling,
     triggered: Option<Barrier>,
-    acknowledged: u64,
+    /// The last epoch whose snapshot is whole, but for what sinks have begun.
+    whole: u64,
     finished: bool,
     #[cfg(any(debug_assertions, feature = "check"))]
     checker: crate::check::WatermarkChecker,
@@ -75,8 +77,9 @@ impl<O: Operator, S: Stage<O::Out>> OperatorTask<O, S> {
             started: false,
             pace: Pace::new(RUN_RECORDS),
             pending: None,
+            settling: Settling::default(),
             triggered: None,
-            acknowledged: 0,
+            whole: 0,
             finished: false,
             #[cfg(any(debug_assertions, feature = "check"))]
             checker: Default::default(),
@@ -232,6 +235,7 @@ impl<O: Operator, S: Stage<O::Out>> OperatorTask<O, S> {
     }
 
     fn abandon_snapshot(&mut self) {
+        self.settling.abandon(u64::MAX);
         if let Some(p) = self.pending.take() {
             self.operator.abort_snapshot(p.barrier.epoch);
         }
@@ -251,23 +255,26 @@ impl<O: Operator, S: Stage<O::Out>> OperatorTask<O, S> {
         if !(p.state_done && p.sealed) {
             return Ok(!p.state_done);
         }
-        let took = self.context.time.now().saturating_sub(p.barrier.triggered_at);
+        self.settling.whole(p.barrier);
+        self.whole = epoch;
         self.pending = None;
-        self.acknowledge(epoch, took);
+        self.settle()?;
         Ok(false)
     }
 
-    fn acknowledge(&mut self, epoch: u64, took: Micros) {
-        self.acknowledged = epoch;
-        self.context.metrics.checkpoint_acknowledged(epoch, took);
-        self.context.outbox.push(TaskEvent::Acknowledged { epoch });
+    /// Acknowledges and confirms what waits for the sinks, if they have settled (T7).
+    fn settle(&mut self) -> Result<()> {
+        if self.settling.waits() && self.operator.side_settled()? && self.chain.settled()? {
+            self.settling.settled(&self.context);
+        }
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<()> {
         self.operator.end(&mut self.chain)?;
         self.context.failure.check()?;
         self.finished = true;
-        if let Some(barrier) = self.triggered.take_if(|b| b.epoch > self.acknowledged)
+        if let Some(barrier) = self.triggered.take_if(|b| b.epoch > self.whole)
             && self.pending.as_ref().is_none_or(|p| p.barrier.epoch < barrier.epoch)
         {
             self.snapshot_finished(barrier)?;
@@ -292,15 +299,22 @@ impl<O: Operator, S: Stage<O::Out>> OperatorTask<O, S> {
             let ms = at.saturating_sub(self.context.time.wall_ms()).max(0) as u64;
             now + ms.saturating_mul(1000)
         });
-        [self.gate.deadline().map(|d| d.max(now + 100)), timer].into_iter().flatten().min()
+        let gate = self.gate.deadline().map(|d| d.max(now + 100));
+        [gate, timer, self.settling.until(now)].into_iter().flatten().min()
     }
 }
 
 impl<O: Operator, S: Stage<O::Out>> Task for OperatorTask<O, S> {
     fn step(&mut self) -> Result<Progress> {
         let snapshotting = self.advance_snapshot()?;
+        self.settle()?;
         if self.finished {
-            return Ok(if snapshotting { Progress::Worked } else { Progress::Finished });
+            let until = self.settling.until(self.context.time.now());
+            return Ok(match until {
+                _ if snapshotting => Progress::Worked,
+                Some(_) => Progress::Idle { until },
+                None => Progress::Finished,
+            });
         }
         match self.fire()? {
             Fired::Whole => {}
@@ -346,7 +360,7 @@ impl<O: Operator, S: Stage<O::Out>> Task for OperatorTask<O, S> {
 
     fn trigger(&mut self, barrier: Barrier) -> Result<()> {
         let pending = self.pending.as_ref().map_or(0, |p| p.barrier.epoch);
-        if barrier.epoch <= pending.max(self.acknowledged) {
+        if barrier.epoch <= pending.max(self.whole) {
             // The barrier in the channels was faster.
             return Ok(());
         }
@@ -360,6 +374,7 @@ impl<O: Operator, S: Stage<O::Out>> Task for OperatorTask<O, S> {
     fn outcome(&mut self, outcome: Control) -> Result<()> {
         if let Control::Abort(epoch) = outcome {
             self.gate.abort(epoch);
+            self.settling.abandon(epoch);
             if self.pending.as_ref().is_some_and(|p| p.barrier.epoch <= epoch) {
                 self.abandon_snapshot();
             }
@@ -368,8 +383,12 @@ impl<O: Operator, S: Stage<O::Out>> Task for OperatorTask<O, S> {
         self.control(outcome)?;
         if let Control::Commit(epoch) = outcome {
             self.context.committed(epoch);
-            self.context.outbox.push(TaskEvent::Committed { epoch });
+            self.settling.committed(epoch);
+            self.settle()?;
         }
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

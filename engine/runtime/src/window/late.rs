@@ -35,6 +35,10 @@ impl<T: Record> LateOutput<T> {
         self.outputs.iter_mut().for_each(|o| o.end_run());
     }
 
+    pub(super) fn settled(&mut self) -> Result<bool> {
+        self.outputs.iter_mut().try_fold(true, |settled, o| Ok(settled & o.settled()?))
+    }
+
     pub(super) fn writable(&mut self) -> bool {
         self.outputs.iter_mut().all(|o| o.writable())
     }

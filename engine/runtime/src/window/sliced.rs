@@ -337,6 +337,10 @@ where
         self.late.end_run();
     }
 
+    pub(super) fn side_settled(&mut self) -> Result<bool> {
+        self.late.settled()
+    }
+
     pub(super) fn side_writable(&mut self) -> bool {
         self.late.writable()
     }
