@@ -8,12 +8,18 @@
 //! [`Pager`], touches it. Without that thread, or where it is late, the table touches its pages
 //! itself.
 //!
+//! Touching is an access, not advice (`MADV_POPULATE_WRITE`): an access holds the lock of one
+//! mapping while the page is made, advice that of the whole address space, for which every other
+//! thread that allocates or maps memory would wait as long.
+//!
 //! Invariants
 //!   P1  Pieces lie in mappings that live as long as the arena, and do not overlap.
 //!   P2  What is asked for ahead lies in a mapping that lives until it has been touched. Touching
 //!       changes no byte.
 //!   P3  At most [`AHEAD_MAX`] bytes beyond the pieces carved are asked for, and not more than have
 //!       been carved, each rounded up to whole pages.
+//!   P4  Between the huge pages of two mappings lies at least one small page. So the kernel never
+//!       makes one mapping of them, for which it would have to wait until a page in either is made.
 
 #![expect(unsafe_code, reason = "maps memory")]
 
@@ -25,6 +31,9 @@ use std::sync::{Arc, OnceLock};
 
 /// Size of a huge page, and the alignment of a mapping.
 const HUGE: usize = 2 << 20;
+
+/// Size of the smallest page of any of the machines.
+const SMALL: usize = 4 << 10;
 
 /// Address space taken at once, at least.
 const MAPPING_MIN: usize = 32 << 20;
@@ -74,28 +83,74 @@ impl Ahead {
     fn touch(self) {
         let mut at = self.from;
         while at < self.to && Arc::strong_count(&self.mapping) > 1 {
-            // SAFETY: P2; advice on a part of our own mapping that changes no contents. A refusal
-            // costs speed only.
-            unsafe { libc::madvise(at as *mut _, HUGE, libc::MADV_POPULATE_WRITE) };
+            // The first access makes a huge page, or a small one where the kernel has no huge ones.
+            for page in (at..at + HUGE).step_by(SMALL) {
+                // SAFETY: P2; it lies in our own mapping.
+                unsafe { touch_page(page as *mut u8) };
+            }
             at += HUGE;
             self.mapping.ready.store(at, Ordering::Relaxed);
         }
     }
 }
 
-/// Address space that asks for huge pages.
+/// Has the kernel back a page. Changes no byte, also if another thread writes there at that moment.
+///
+/// # Safety
+/// The address lies in a mapping that can be written.
+#[cfg(target_arch = "x86_64")]
+unsafe fn touch_page(at: *mut u8) {
+    // SAFETY: one atomic instruction that writes back what is there. In assembly because the compiler
+    // may turn an atomic operation that changes nothing into a load, for which the kernel makes no page.
+    unsafe { std::arch::asm!("lock or byte ptr [{}], 0", in(reg) at, options(nostack)) };
+}
+
+/// Has the kernel back a page. Changes no byte, also if another thread writes there at that moment.
+///
+/// # Safety
+/// The address lies in a mapping that can be written.
+#[cfg(target_arch = "aarch64")]
+unsafe fn touch_page(at: *mut u8) {
+    // SAFETY: an exclusive store of what was loaded; it fails, and is repeated, if another thread
+    // has written between the two.
+    unsafe {
+        std::arch::asm!(
+            "2: ldxrb {byte:w}, [{at}]",
+            "stxrb {failed:w}, {byte:w}, [{at}]",
+            "cbnz {failed:w}, 2b",
+            at = in(reg) at,
+            byte = out(reg) _,
+            failed = out(reg) _,
+            options(nostack)
+        );
+    }
+}
+
+/// Has the kernel back a page. Changes no byte.
+///
+/// # Safety
+/// The address lies in a mapping that can be written.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+unsafe fn touch_page(at: *mut u8) {
+    // SAFETY: advice that changes no contents. A refusal costs speed only.
+    unsafe { libc::madvise(at.cast(), SMALL, libc::MADV_POPULATE_WRITE) };
+}
+
+/// Address space whose middle asks for huge pages.
 #[derive(Debug)]
 struct Mapping {
     at: NonNull<u8>,
     len: usize,
+    /// The first multiple of [`HUGE`] in it.
+    first: usize,
     /// Below this address, what was asked for has been touched.
     ready: AtomicUsize,
 }
 
 impl Mapping {
-    /// At least `bytes` from the first multiple of [`HUGE`] on.
+    /// So many bytes, a multiple of [`HUGE`], from the first multiple of that on.
     fn new(bytes: usize) -> Option<Mapping> {
-        let len = bytes.checked_next_multiple_of(HUGE)?.checked_add(HUGE)?;
+        let len = bytes.checked_add(HUGE)?;
         // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no
         // memory of ours; its result is checked.
         let base = unsafe {
@@ -111,10 +166,12 @@ impl Mapping {
         if base == libc::MAP_FAILED {
             return None;
         }
-        let (at, ready) = (NonNull::new(base.cast())?, AtomicUsize::new(0));
-        let mapping = Mapping { at, len, ready };
-        // SAFETY: advice on the mapping just made; a refusal costs speed only.
-        unsafe { libc::madvise(base, len, libc::MADV_HUGEPAGE) };
+        let at: NonNull<u8> = NonNull::new(base.cast())?;
+        let first = (at.as_ptr() as usize).next_multiple_of(HUGE);
+        let mapping = Mapping { at, len, first, ready: AtomicUsize::new(0) };
+        // P4: what is behind the huge pages is not advised, and is a page at least.
+        // SAFETY: advice on a part of the mapping just made; a refusal costs speed only.
+        unsafe { libc::madvise(first as *mut _, bytes, libc::MADV_HUGEPAGE) };
         Some(mapping)
     }
 }
@@ -144,9 +201,9 @@ struct Space {
 
 impl Space {
     fn new(bytes: usize) -> Option<Space> {
-        let bytes = bytes.next_multiple_of(HUGE);
+        let bytes = bytes.checked_next_multiple_of(HUGE)?;
         let mapping = Arc::new(Mapping::new(bytes)?);
-        let next = (mapping.at.as_ptr() as usize).next_multiple_of(HUGE);
+        let next = mapping.first;
         Some(Space { mapping, next, end: next + bytes, asked: next })
     }
 
@@ -305,10 +362,38 @@ mod tests {
         assert!(waits <= pieces / 8, "{waits} of {pieces} pieces");
         // A request keeps its mapping; pages that nobody else has are not touched.
         let mapping = Arc::new(Mapping::new(HUGE).unwrap());
-        let from = (mapping.at.as_ptr() as usize).next_multiple_of(HUGE);
+        let from = mapping.first;
         let request = |mapping| Ahead { mapping, from, to: from + HUGE };
         request(mapping.clone()).touch();
         assert_eq!(mapping.ready.load(Ordering::Relaxed), from + HUGE);
         request(mapping).touch();
+    }
+
+    /// Whether each small page of a mapping's first huge page is in memory.
+    fn resident(mapping: &Mapping) -> Vec<bool> {
+        let mut pages = [0u8; HUGE / SMALL];
+        // SAFETY: the kernel writes one byte for each page of the range.
+        let result =
+            unsafe { libc::mincore(mapping.first as *mut _, HUGE, pages.as_mut_ptr().cast()) };
+        assert_eq!(result, 0);
+        pages.iter().map(|page| page & 1 == 1).collect()
+    }
+
+    #[test]
+    fn touching_makes_pages_and_changes_no_byte() {
+        let mapping = Arc::new(Mapping::new(HUGE).unwrap());
+        assert!(!resident(&mapping).contains(&true));
+        let end = mapping.at.as_ptr() as usize + mapping.len;
+        assert!(mapping.first + HUGE < end, "P4");
+        let (from, to) = (mapping.first, mapping.first + HUGE);
+        let touch = || Ahead { mapping: mapping.clone(), from, to }.touch();
+        touch();
+        assert!(!resident(&mapping).contains(&false));
+        // SAFETY: the mapping's first huge page, which nobody else uses but for touching.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(from as *mut u8, HUGE) };
+        assert!(bytes.iter().all(|&byte| byte == 0));
+        bytes.fill(0xA5);
+        touch();
+        assert!(bytes.iter().all(|&byte| byte == 0xA5));
     }
 }
