@@ -15,16 +15,12 @@ const STEP: usize = 2_000;
 #[derive(Default)]
 struct Recycle {
     entries: u64,
-    free: Vec<Buffer>,
 }
 
 impl SnapshotSink for Recycle {
-    fn batch(&mut self, _: i64, batch: Batch) {
+    fn batch(&mut self, _: i64, batch: Batch) -> Option<Buffer> {
         self.entries += batch.len() as u64;
-        self.free.push(batch.into_buffer());
-    }
-    fn buffer(&mut self) -> Buffer {
-        self.free.pop().unwrap_or_else(Buffer::pooled)
+        Some(batch.into_buffer())
     }
 }
 

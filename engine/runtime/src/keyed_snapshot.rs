@@ -14,7 +14,6 @@ pub struct EntrySink<'a> {
     context: &'a Context,
     epoch: u64,
     section: SectionId,
-    spare: Option<Buffer>,
     /// Encoded bytes so far.
     pub bytes: u64,
 }
@@ -22,27 +21,17 @@ pub struct EntrySink<'a> {
 impl<'a> EntrySink<'a> {
     /// For one state and epoch.
     pub fn new(context: &'a Context, epoch: u64, section: SectionId) -> Self {
-        EntrySink { context, epoch, section, spare: None, bytes: 0 }
+        EntrySink { context, epoch, section, bytes: 0 }
     }
 }
 
 impl SnapshotSink for EntrySink<'_> {
-    fn batch(&mut self, _namespace: i64, batch: Batch) {
-        if batch.is_empty() {
-            return;
-        }
+    fn batch(&mut self, _namespace: i64, batch: Batch) -> Option<Buffer> {
         let mut payload = Vec::new();
         batch.encode(&mut payload);
         self.bytes += payload.len() as u64;
         self.context.entry(self.epoch, self.section, payload, batch.len() as u64);
-        let buffer = batch.into_buffer();
-        if buffer.is_pooled() {
-            self.spare = Some(buffer);
-        }
-    }
-
-    fn buffer(&mut self) -> Buffer {
-        self.spare.take().unwrap_or_else(Buffer::pooled)
+        Some(batch.into_buffer())
     }
 }
 

@@ -3,7 +3,7 @@
 
 use tidemill_base::clock::SystemClock;
 use tidemill_base::hash::hash_u64;
-use tidemill_base::{Batch, Clock, Result};
+use tidemill_base::{Batch, Buffer, Clock, Result};
 use tidemill_keyed::SnapshotSink;
 use tidemill_keyed::rocks::{Database, Memory, RocksOptions, RocksTable};
 
@@ -13,8 +13,9 @@ const BATCH: usize = 800;
 struct Count(usize);
 
 impl SnapshotSink for Count {
-    fn batch(&mut self, _: i64, batch: Batch) {
+    fn batch(&mut self, _: i64, batch: Batch) -> Option<Buffer> {
         self.0 += batch.len();
+        Some(batch.into_buffer())
     }
 }
 

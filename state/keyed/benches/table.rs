@@ -9,7 +9,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::hint::black_box;
 use tidemill_base::clock::SystemClock;
 use tidemill_base::hash::hash_u64;
-use tidemill_base::{Batch, Clock};
+use tidemill_base::{Batch, Buffer, Clock};
 use tidemill_keyed::{HeapTable, SnapshotSink, States};
 
 const BATCH: usize = 800;
@@ -158,8 +158,9 @@ fn updates(title: &str, distinct: u64, skewed: bool, n: usize) {
 struct Count(usize);
 
 impl SnapshotSink for Count {
-    fn batch(&mut self, _: i64, batch: Batch) {
+    fn batch(&mut self, _: i64, batch: Batch) -> Option<Buffer> {
         self.0 += batch.len();
+        Some(batch.into_buffer())
     }
 }
 

@@ -6,7 +6,8 @@
 //! the table as it was at the beginning, in some order, each entry once.
 //!
 //! A step writes no more than a table's size asks for: records wait while it lasts, and a small
-//! table is written soon enough in small steps.
+//! table is written soon enough in small steps. Nor does it hand over more than some batches, however
+//! much records had written before they changed it while the sink took nothing.
 
 #![expect(unsafe_code, reason = "pending ids are live (H2)")]
 
@@ -54,7 +55,7 @@ impl<K: Key, V: Record> Snapshot<K, V> {
         &mut self.pending
     }
 
-    /// Writes an entry. A failure is kept for the next step.
+    /// Writes an entry that is about to change or move. Not inlined: few records of a run need it.
     #[inline(never)]
     pub(super) fn write(
         &mut self,
@@ -62,6 +63,12 @@ impl<K: Key, V: Record> Snapshot<K, V> {
         keys: &KeyHeap,
         hashes: Option<Hashes<K>>,
     ) {
+        self.push(entry, keys, hashes);
+    }
+
+    /// Writes an entry. A failure is kept for the next step.
+    #[inline(always)]
+    fn push(&mut self, entry: &Entry<K::Slot, V>, keys: &KeyHeap, hashes: Option<Hashes<K>>) {
         let key = K::load(&entry.key, keys);
         let hash = match hashes {
             Some(hashes) => (hashes.route)(K::shorten(key)),
@@ -104,6 +111,9 @@ impl<K: Key, V: Record> HeapTable<K, V> {
         let Some(mut snapshot) = self.snapshot.take() else { return Ok(true) };
         let pace = (self.len() / STEPS).max(STEP_ENTRIES_MIN);
         let mut budget = budget.clamp(1, pace) as isize;
+        if snapshot.out.is_behind() {
+            budget = 0;
+        }
         while budget > 0 && snapshot.error.is_none() && snapshot.word < snapshot.pending.len() {
             let bits = std::mem::take(&mut snapshot.pending[snapshot.word]);
             for bit in Bits(bits) {
@@ -117,8 +127,8 @@ impl<K: Key, V: Record> HeapTable<K, V> {
             self.spare = snapshot.pending;
             return Err(error.context(format_args!("snapshot {}", snapshot.epoch)));
         }
-        let done = snapshot.word == snapshot.pending.len();
-        snapshot.out.flush(snapshot.namespace, done, out);
+        let written = snapshot.word == snapshot.pending.len();
+        let done = snapshot.out.flush_part(snapshot.namespace, written, out) && written;
         if done {
             self.spare = snapshot.pending;
         } else {
@@ -146,10 +156,11 @@ impl<K: Key, V: Record> HeapTable<K, V> {
         })
     }
 
+    #[inline(always)]
     fn write(&self, snapshot: &mut Snapshot<K, V>, id: u32) {
         // SAFETY: H2, the entry was live at the beginning and has neither been removed nor been given
         // another id since, as either would have cleared its bit.
-        snapshot.write(unsafe { self.store.get(id) }, &self.keys, self.hashes);
+        snapshot.push(unsafe { self.store.get(id) }, &self.keys, self.hashes);
     }
 
     /// Writes the entry `id` if the running snapshot still needs it.

@@ -1,7 +1,7 @@
 //! `HeapTable` against a `BTreeMap`.
 
 use super::{Cursor, Found, Hashes, HeapTable};
-use crate::snapshot::SnapshotSink;
+use crate::snapshot::{BATCHES_MAX, SnapshotSink};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -432,6 +432,29 @@ fn entries_without_bytes_and_large_entries_have_their_place() {
         wide.insert(hash(&k), k, ((1, 2, 3, 4, 5, 6, 7, u128::from(k)), k));
     }
     assert!((0..200u8).all(|k| wide.get(hash(&k), k).unwrap().0.7 == u128::from(k)));
+}
+
+/// What changes write while nobody takes a snapshot's batches leaves in bounded steps, too.
+#[test]
+fn a_step_hands_over_what_had_to_be_written_by_and_by() {
+    for mut table in [HeapTable::<u64, u64>::new(), HeapTable::compact()] {
+        let keys = 50_000;
+        for key in 0..keys {
+            table.insert(hash(&key), key, 1);
+        }
+        table.begin_snapshot(1, 0);
+        for key in 0..keys {
+            *table.get_mut(hash(&key), key).unwrap() += 1;
+        }
+        let (mut out, mut steps) = (Vec::new(), 0);
+        while !table.snapshot_step(3_000, &mut out).unwrap() {
+            steps += 1;
+            assert!(out.len() <= steps * BATCHES_MAX, "{} batches in {steps} steps", out.len());
+        }
+        assert!(out.len() > 2 * BATCHES_MAX);
+        let saved = collect::<u64, u64>(&out);
+        assert!(saved.len() == keys as usize && saved.values().all(|&value| value == 1));
+    }
 }
 
 #[test]
