@@ -79,6 +79,14 @@ pub trait Record:
         out.encode_in_halves::<Self>(view)
     }
 
+    /// About how many bytes of memory the value owns beside itself: those of strings, and elements of
+    /// lists. Takes no longer for a long list than for a short one: a few of its elements stand for
+    /// all. Budgets of memory are kept by it.
+    #[inline]
+    fn owned_bytes(&self) -> usize {
+        0
+    }
+
     /// Appends the shape of the type, e.g. `Bid{auction:u64,url:str}`. Two types with the same
     /// shape have the same archive layout; a checkpoint stores it to detect changed types.
     fn shape(out: &mut String);

@@ -42,6 +42,10 @@ impl<T: Record, const N: usize> Record for [T; N] {
             T::resolve_view(element, resolver, unsafe { out.index(i) });
         }
     }
+    #[inline]
+    fn owned_bytes(&self) -> usize {
+        super::list::owned_by(self)
+    }
     fn shape(out: &mut String) {
         out.push('[');
         T::shape(out);

@@ -133,6 +133,10 @@ impl<T: Record> Record for Vec<T> {
     fn resolve_view(view: List<'_, T>, resolver: VecResolver, out: Place<Self::Archived>) {
         ArchivedVec::resolve_from_len(view.len(), resolver, out);
     }
+    #[inline]
+    fn owned_bytes(&self) -> usize {
+        self.capacity().saturating_mul(size_of::<T>()).saturating_add(owned_by(self))
+    }
     fn shape(out: &mut String) {
         out.push_str("list<");
         T::shape(out);
@@ -152,4 +156,20 @@ fn write_elements<T: Record>(
         out.resolve_at::<T>(element, resolver, start + i * size_of::<T::Archived>());
     }
     Ok(VecResolver::from_pos(start))
+}
+
+/// Elements that stand for all of a longer list.
+const SAMPLE: usize = 8;
+
+/// About what the elements of a list own beside themselves.
+pub(super) fn owned_by<T: Record>(elements: &[T]) -> usize {
+    if T::PLAIN {
+        return 0;
+    }
+    let step = elements.len().div_ceil(SAMPLE).max(1);
+    let (looked, owned) = elements
+        .iter()
+        .step_by(step)
+        .fold((0usize, 0usize), |(n, sum), e| (n + 1, sum.saturating_add(e.owned_bytes())));
+    owned.saturating_mul(elements.len()).checked_div(looked).unwrap_or(0)
 }

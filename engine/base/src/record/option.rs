@@ -50,6 +50,10 @@ impl<T: Record> Record for Option<T> {
             _ => tag.write(0),
         }
     }
+    #[inline]
+    fn owned_bytes(&self) -> usize {
+        self.as_ref().map_or(0, T::owned_bytes)
+    }
     fn shape(out: &mut String) {
         out.push_str("option<");
         T::shape(out);

@@ -223,6 +223,10 @@ impl Record for String {
         out.advance(root + INLINE);
         Ok(())
     }
+    #[inline]
+    fn owned_bytes(&self) -> usize {
+        self.capacity()
+    }
     fn shape(out: &mut String) {
         out.push_str("str");
     }

@@ -197,3 +197,22 @@ fn an_even_batch_is_not_checked_as_another() {
     bytes[8] = 4;
     assert!(Batch::decode(&bytes).is_err());
 }
+
+#[test]
+fn what_a_value_owns_is_counted() {
+    assert_eq!(7u64.owned_bytes() + ().owned_bytes() + [1u8; 9].owned_bytes(), 0);
+    let text = String::with_capacity(40);
+    assert_eq!(text.owned_bytes(), 40);
+    assert_eq!((1u8, Some(text.clone()), None::<String>, text).owned_bytes(), 40);
+    let mut numbers: Vec<u32> = Vec::with_capacity(10);
+    numbers.push(1);
+    assert_eq!(numbers.owned_bytes(), 40);
+    // Of long lists some elements stand for all; of equal ones that is exact.
+    for n in [0, 1, 8, 9, 1000] {
+        let list = vec!["0123456789".to_owned(); n];
+        assert_eq!(list.owned_bytes(), n * (size_of::<String>() + 10));
+    }
+    let nested = vec![vec![0u16; 50]; 100];
+    assert_eq!(nested.owned_bytes(), 100 * (size_of::<Vec<u16>>() + 100));
+    assert_eq!([const { String::new() }; 3].owned_bytes(), 0);
+}

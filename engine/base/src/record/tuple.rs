@@ -47,6 +47,10 @@ macro_rules! tuple {
                 munge!(let $archived($($o),*) = out);
                 $($t::resolve_view(view.$i, $r, $o);)*
             }
+            #[inline]
+            fn owned_bytes(&self) -> usize {
+                0usize $(.saturating_add(self.$i.owned_bytes()))*
+            }
             fn shape(out: &mut String) {
                 out.push('(');
                 $(

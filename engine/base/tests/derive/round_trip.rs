@@ -139,3 +139,14 @@ fn a_view_can_be_written_without_an_owned_value() {
     builder.push::<Event>(view, 5, 0).unwrap();
     assert_eq!(builder.seal().get::<Event>(0), (view, 5, 0));
 }
+
+/// What a value owns beside itself: what its fields own.
+#[test]
+fn derived_records_count_what_they_own() {
+    let name = || String::from("twelve bytes");
+    let pair = || Pair(1, name());
+    assert_eq!(Marker.owned_bytes() + Event::Opened.owned_bytes() + Color::Red.owned_bytes(), 0);
+    assert_eq!(Event::Paired(1, pair(), Some(pair())).owned_bytes(), 24);
+    let named = Event::Named { name: name(), aliases: vec![name(), name()] };
+    assert_eq!(named.owned_bytes(), 3 * 12 + 2 * size_of::<String>());
+}

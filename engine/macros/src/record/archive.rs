@@ -47,6 +47,7 @@ fn methods(model: &Model) -> TokenStream {
     let archived_arms = convert(model, archived, view, "view_archived");
     let owned_arms = convert(model, view, name, "from_view");
     let shorten_arms = convert(model, view, view, "shorten");
+    let owned_bytes = owned_bytes(model);
     let (serialize, resolve, shape) = (serialize(model), resolve(model), shape(model));
     // Matches of many variants are left to the compiler's judgement.
     let inline =
@@ -91,10 +92,26 @@ fn methods(model: &Model) -> TokenStream {
         ) {
             match (__view, __resolver) { #resolve }
         }
+        #[inline]
+        fn owned_bytes(&self) -> usize {
+            match self { #owned_bytes }
+        }
         fn shape(__out: &mut ::std::string::String) {
             #shape
         }
     }
+}
+
+fn owned_bytes(model: &Model) -> TokenStream {
+    let arms = model.variants.iter().map(|v| {
+        let (from, bind) = (model.path(&model.name, v), v.bind("v"));
+        let fields = v.fields.iter().enumerate().map(|(i, f)| {
+            let (as_record, value) = (&f.as_record, binding("v", i));
+            quote!(.saturating_add(#as_record::owned_bytes(#value)))
+        });
+        quote!(#from #bind => 0usize #(#fields)*)
+    });
+    quote!(#(#arms,)*)
 }
 
 /// Arms that turn each variant of `from` into that of `to`, field by field, by a method of

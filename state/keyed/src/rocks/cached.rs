@@ -12,12 +12,34 @@ pub(super) struct Cached<V> {
     pub(super) value: Option<V>,
     /// Used since the clock's hand passed.
     pub(super) hot: Cell<bool>,
+    /// Bytes that the value owned outside of the table when it was last measured (R5).
+    owned: Cell<u32>,
 }
 
-impl<V> Cached<V> {
+impl<V: Record> Cached<V> {
     pub(super) fn new(value: Option<V>) -> Self {
-        Cached { value, hot: Cell::new(true) }
+        let owned = Cell::new(owned_by(&value));
+        Cached { value, hot: Cell::new(true), owned }
     }
+
+    /// What it owned when it was last measured.
+    #[inline]
+    pub(super) fn owned(&self) -> usize {
+        self.owned.get() as usize
+    }
+
+    /// Measures it again; what it owned before, and owns now.
+    #[inline]
+    pub(super) fn measure(&self) -> (usize, usize) {
+        let now = owned_by(&self.value);
+        (self.owned.replace(now) as usize, now as usize)
+    }
+}
+
+/// In four bytes: what owns more counts as that.
+#[inline]
+fn owned_by<V: Record>(value: &Option<V>) -> u32 {
+    if V::PLAIN { 0 } else { u32::try_from(value.owned_bytes()).unwrap_or(u32::MAX) }
 }
 
 impl<V: Record> Archive for Cached<V> {
@@ -51,6 +73,9 @@ impl<V: Record> Record for Cached<V> {
     }
     fn resolve_view(view: Self::View<'_>, resolver: Self::Resolver, out: Place<Self::Archived>) {
         Option::<V>::resolve_view(view, resolver, out);
+    }
+    fn owned_bytes(&self) -> usize {
+        self.value.owned_bytes()
     }
     fn shape(out: &mut String) {
         Option::<V>::shape(out);

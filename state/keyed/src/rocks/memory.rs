@@ -16,8 +16,11 @@ const BLOCKS_MIN: usize = 1 << 20;
 #[derive(Clone, Copy, Debug)]
 pub struct RocksOptions {
     /// Memory for everything, in bytes: three eighths for the tables' write-back caches, as much
-    /// for blocks read, a quarter for memtables. What values own outside of their tables (the bytes of
-    /// strings, the elements of lists) is not counted. 0 is for tests: a few entries of each table.
+    /// for blocks read, a quarter for memtables. The caches count what values own outside of them (the
+    /// bytes of strings, the elements of lists) as well as [`Record::owned_bytes`] tells. 0 is for tests:
+    /// a few entries of each table.
+    ///
+    /// [`Record::owned_bytes`]: tidemill_base::Record::owned_bytes
     pub memory_bytes: usize,
     /// Threads of RocksDB for compactions; one more flushes. The process has them once, in the
     /// largest number asked for.

@@ -10,9 +10,10 @@
 //!   R3  While a flush is under way (snapshot.rs), `pending` has the bits of entries that were
 //!       dirty when it began and have not been written; such an entry is written before it is
 //!       changed. Entries changed since are not written at all until it has ended.
-//!
 //!   R4  Entries of retired groups are evicted unwritten; when the last one has left the cache, the
 //!       group's range is deleted from the database, though not before a flush has ended.
+//!   R5  `owned` is what the cached values own outside of the table, all of them measured since they
+//!       were changed but for the one that was changed last.
 //!
 //! A read or write that fails outside of `prepare` panics with the database's message: callers
 //! are in user code, where the task turns panics into failures of the attempt.
@@ -35,6 +36,12 @@ use tidemill_base::{Error, Key, Record, Result};
 /// Entries that are evicted at once, at least.
 const EVICT_MIN: usize = 64;
 
+/// A cache that a flush keeps full is searched again when it has grown by one of so many parts.
+const STUCK_SHARE: usize = 16;
+
+/// Values may own one of so many parts of the memory of their table, however large that is.
+const OWNED_SHARE_MIN: usize = 4;
+
 /// A table in RocksDB with one entry for each key.
 pub type RocksTable<K, V> = DiskTable<Plain<K>, V>;
 
@@ -49,6 +56,13 @@ pub struct DiskTable<L: Layout, V: Record> {
     pub(super) retired: Retired,
     /// Entries that the cache may have, as far as its size has shown.
     most: usize,
+    /// R5.
+    pub(super) owned: usize,
+    /// The entry that was changed last, not measured since.
+    changed: Option<u32>,
+    /// Whether values have come to own too much.
+    crowded: bool,
+    stuck: Stuck,
     hand: Cursor,
     victims: Vec<u32>,
     pub(super) writes: WriteBatch,
@@ -58,6 +72,14 @@ pub struct DiskTable<L: Layout, V: Record> {
     wanted: Wanted<L::Key>,
     pub(super) snapshot: Option<Progress<L, V>>,
     pub(super) walk: Walk,
+}
+
+/// Up to which size the cache is not searched again, because a search under a flush (R3) has found
+/// too little to evict.
+#[derive(Default)]
+struct Stuck {
+    entries: usize,
+    owned: usize,
 }
 
 /// Keys to be loaded.
@@ -129,6 +151,10 @@ impl<L: Layout, V: Record> DiskTable<L, V> {
             groups: Groups::new(L::SEEN),
             retired: Retired::default(),
             most: usize::MAX,
+            owned: 0,
+            changed: None,
+            crowded: false,
+            stuck: Stuck::default(),
             hand: Cursor::default(),
             victims: Vec::new(),
             writes: WriteBatch::default(),
@@ -233,9 +259,10 @@ impl<L: Layout, V: Record> DiskTable<L, V> {
         self.dirty.iter().map(|w| w.count_ones() as usize).sum()
     }
 
-    /// Bytes of the cache.
+    /// Bytes of the cache, with what its values own.
     pub fn bytes(&self) -> usize {
         self.cache.bytes()
+            + self.owned
             + self.dirty.capacity() * 8
             + self.groups.bytes()
             + self.writes.size_in_bytes()
@@ -249,6 +276,9 @@ impl<L: Layout, V: Record> DiskTable<L, V> {
 
     /// The cached entry of a key, loaded if it was not there.
     pub(super) fn touch(&mut self, hash: u64, key: View<'_, L>) -> u32 {
+        if self.crowded {
+            self.uncrowd().unwrap_or_else(|e| fail(e));
+        }
         match self.cache.find(hash, shorten::<L>(key)) {
             Some(id) => {
                 self.cache.entry(id).1.hot.set(true);
@@ -260,6 +290,9 @@ impl<L: Layout, V: Record> DiskTable<L, V> {
 
     /// Like `touch`; `None` if the key is known to have no value.
     fn find(&mut self, hash: u64, key: View<'_, L>) -> Option<u32> {
+        if self.crowded {
+            self.uncrowd().unwrap_or_else(|e| fail(e));
+        }
         match self.cache.find(hash, shorten::<L>(key)) {
             Some(id) => {
                 self.cache.entry(id).1.hot.set(true);
@@ -301,7 +334,9 @@ impl<L: Layout, V: Record> DiskTable<L, V> {
     /// Adds a key that is not in the cache to it (G1).
     fn add(&mut self, hash: u64, key: View<'_, L>, value: Option<V>) -> u32 {
         let group = if L::GROUPED { L::group(shorten::<L>(key)) } else { 0 };
-        let id = self.cache.add(hash, key, Cached::new(value));
+        let cached = Cached::new(value);
+        self.owned += cached.owned();
+        let id = self.cache.add(hash, key, cached);
         if L::GROUPED {
             self.groups.link(group, id);
         }
@@ -313,7 +348,25 @@ impl<L: Layout, V: Record> DiskTable<L, V> {
         if L::GROUPED {
             self.groups.unlink(L::group(self.cache.entry(id).0), id);
         }
-        self.cache.remove_id(id);
+        self.changed.take_if(|changed| *changed == id);
+        self.owned -= self.cache.remove_id(id).owned();
+    }
+
+    /// Measures the value that was changed last (R5).
+    #[inline]
+    pub(super) fn settle(&mut self) {
+        if let Some(id) = self.changed.take() {
+            let (before, now) = self.cache.entry(id).1.measure();
+            self.owned = self.owned + now - before;
+            self.crowded |= now > before && self.owned > self.owned_max().max(self.stuck.owned);
+        }
+    }
+
+    /// Evicts what grown values have no room for. Ids of other entries stay.
+    #[cold]
+    fn uncrowd(&mut self) -> Result<()> {
+        self.crowded = false;
+        self.make_room(0)
     }
 
     /// Loads the keys of a batch that are not in the cache, by one read.
@@ -393,6 +446,10 @@ impl<L: Layout, V: Record> DiskTable<L, V> {
             self.write(id).unwrap_or_else(|e| fail(e));
         }
         set_bit(&mut self.dirty, id);
+        if !V::PLAIN {
+            self.settle();
+            self.changed = Some(id);
+        }
         &mut self.cache.unsaved_mut(id).value
     }
 
@@ -429,31 +486,52 @@ impl<L: Layout, V: Record> DiskTable<L, V> {
         by_size.min(self.most).max(self.db.memory().entries_min())
     }
 
+    /// Bytes that the cached values may own: what the table leaves of its share, but a part of it at
+    /// least, as a table that has grown does not get smaller again.
+    fn owned_max(&self) -> usize {
+        match self.db.memory().cache_share() {
+            // Entries are counted then, see `RocksOptions`.
+            0 => usize::MAX,
+            share => share.saturating_sub(self.cache.bytes()).max(share / OWNED_SHARE_MIN),
+        }
+    }
+
     /// Evicts entries until `n` more fit (and some besides), as far as R3 lets it.
     fn make_room(&mut self, n: usize) -> Result<()> {
+        self.settle();
         if self.cache.bytes() > self.db.memory().cache_share() {
             // Keys that do not fit their slots take more than was thought.
             self.most = self.most.min(self.cache.len());
         }
-        let capacity = self.capacity();
-        if self.cache.len() + n <= capacity {
+        let (capacity, owned_max) = (self.capacity(), self.owned_max());
+        if self.cache.len() + n <= capacity && self.owned <= owned_max {
             return self.hand_over();
         }
-        let limit = capacity.saturating_sub(n.max(EVICT_MIN.min(capacity / 4)));
         let held = self.is_held();
+        if held && self.cache.len() + n <= self.stuck.entries && self.owned <= self.stuck.owned {
+            return self.hand_over();
+        }
+        let mut limit = self.cache.len();
+        if limit + n > capacity {
+            limit = capacity.saturating_sub(n.max(EVICT_MIN.min(capacity / 4)));
+        }
         let mut victims = std::mem::take(&mut self.victims);
         let mut hand = self.hand;
         // Two rounds: the first may find all entries hot.
         let mut budget = 2 * self.cache.len() + 128;
-        while self.cache.len() > limit && budget > 0 {
-            let excess = self.cache.len() - limit;
+        while (self.cache.len() > limit || self.owned > owned_max) && budget > 0 {
+            let mut entries = self.cache.len().saturating_sub(limit);
+            let mut owned = self.owned.saturating_sub(owned_max);
             victims.clear();
             let mut looked = 1;
             let done = self.cache.scan_ids(&mut hand, 64, |id, _, cached| {
                 looked += 1;
                 let kept = held && get_bit(&self.dirty, id) && !self.is_pending(id);
-                if !cached.hot.replace(false) && !kept && victims.len() < excess {
+                let helps = entries > 0 || owned > 0 && cached.owned() > 0;
+                if !cached.hot.replace(false) && !kept && helps {
                     victims.push(id);
+                    entries = entries.saturating_sub(1);
+                    owned = owned.saturating_sub(cached.owned());
                 }
             });
             if done {
@@ -466,6 +544,12 @@ impl<L: Layout, V: Record> DiskTable<L, V> {
         }
         self.hand = hand;
         self.victims = victims;
+        self.stuck = Stuck::default();
+        if held && (self.cache.len() > limit || self.owned > owned_max) {
+            let (entries, share) = (self.cache.len() + n, self.db.memory().cache_share());
+            self.stuck.entries = entries + entries / STUCK_SHARE + EVICT_MIN;
+            self.stuck.owned = self.owned + share / STUCK_SHARE;
+        }
         self.hand_over()
     }
 

@@ -111,6 +111,13 @@ impl Run {
         Run { root, table, oracle: Oracle::new(), begun: None, out: vec![], checkpoints: 0 }
     }
 
+    /// R5
+    fn check_owned(&mut self) {
+        self.table.settle();
+        let values = self.table.cache.iter().map(|(_, cached)| cached.value.owned_bytes());
+        assert_eq!(self.table.owned, values.sum::<usize>());
+    }
+
     fn step(&mut self, budget: usize) -> bool {
         let done = self.table.snapshot_step(budget, &mut self.out).unwrap();
         if let Some(begun) = self.begun.take_if(|_| done) {
@@ -258,6 +265,7 @@ proptest! {
         let mut run = Run::new();
         for operation in operations {
             run.apply(operation);
+            run.check_owned();
         }
         while !run.step(100) {}
         prop_assert!(run.begun.is_none());
@@ -378,4 +386,36 @@ fn databases_share_memory() {
     assert_eq!(memory.cache_share(), (12 << 20) / 3);
     drop(tables);
     assert_eq!(memory.cache_share(), 12 << 20);
+}
+
+/// R5 and what follows from it: neither long strings nor lists that grow make the cache larger than
+/// its share and the part that a table keeps once it has grown.
+#[test]
+fn what_values_own_counts() {
+    let root = root();
+    let options = RocksOptions { memory_bytes: 8 << 20, background_jobs: 1, concurrent: true };
+    let memory = Memory::new(options).unwrap();
+    let db = Database::open(&root.path().join("db"), &memory).unwrap();
+    let mut table = RocksTable::<u64, Vec<String>>::open(&db, "lists").unwrap();
+    let most = memory.cache_share() + memory.cache_share() / 4;
+    let text = |k: u64, n: u64| format!("{k} {n} ").repeat(20 + (k % 7) as usize * 30);
+    let keys = 3_000;
+    for k in 0..keys {
+        table.insert(u64::hash(k), k, Vec::new());
+    }
+    assert_eq!(table.cached(), keys as usize, "empty lists fit");
+    for n in 0..3 {
+        for k in 0..keys {
+            table.upsert(u64::hash(k), k, Vec::new).push(text(k, n));
+            assert!(table.bytes() <= most + (1 << 20), "{} bytes of {most}", table.bytes());
+        }
+    }
+    assert!(table.cached() < keys as usize, "{} lists of 6 KiB", table.cached());
+    for k in 0..keys {
+        let list = table.get(u64::hash(k), k).unwrap();
+        assert!(list.iter().eq(&[text(k, 0), text(k, 1), text(k, 2)]), "{k}");
+    }
+    table.settle();
+    let owned = table.cache.iter().map(|(_, cached)| cached.value.owned_bytes());
+    assert_eq!(table.owned, owned.sum::<usize>());
 }
