@@ -6,7 +6,7 @@
 //!       packets come back in the order in which they were given.
 //!   T3  What was written before the peer closed is read before `Closed`.
 //!   T4  After `Closed` or `Failed` a connection delivers nothing more, and says so again when asked.
-//!   T5  The waker ends a `park`, also one that begins after it was woken.
+//!   T5  The waker ends a `park`, also one that begins after it was woken, whatever turns were between the two.
 
 use crate::packet::Packet;
 use std::task::Waker;

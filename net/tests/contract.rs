@@ -115,11 +115,18 @@ fn the_end_comes_last<T: Transport>((a, b): (T, T)) {
     }
 }
 
-/// T5: the waker ends a park, before it begins or from another thread; so do bytes, and time.
+/// T5: the waker ends a park, before it begins (turns in between or not) or from another thread; so do bytes, and time.
 fn parks_end<T: Transport>((a, b): (T, T)) {
     let (mut a, mut b) = (End::new(a), End::new(b));
     for _ in 0..3 {
         a.transport.waker().wake();
+        a.transport.park(None).unwrap();
+    }
+    // Turns between the two do not use it up, whatever ended the park before.
+    for turns in 0..=3 {
+        a.transport.park(Some(1000)).unwrap();
+        a.transport.waker().wake();
+        (0..turns).for_each(|_| a.turn());
         a.transport.park(None).unwrap();
     }
     a.transport.park(Some(1000)).unwrap();

@@ -14,6 +14,8 @@
 //!   N2  An error names the slot at the other end, its address and the reason; it ends the attempt, never
 //!       the process.
 //!   N3  A connection that ends after all its channels have ended is no error.
+//!   N4  A round that takes in that a packet has left has worked: nobody sleeps while its buffers, and what waits
+//!       behind it, could go on.
 
 use crate::channel::{ChannelReceiver, ChannelSender};
 use crate::deploy::PeerChannels;
@@ -119,6 +121,7 @@ impl<T: Transport> Pump<T> {
         }
         self.transport.turn()?;
         for at in 0..self.partners.len() {
+            worked |= self.written(at);
             worked |= self.incoming(at, now)?;
             until = [until, self.partners[at].link.deadline()].into_iter().flatten().min();
         }
@@ -142,14 +145,21 @@ impl<T: Transport> Pump<T> {
         &mut self.transport
     }
 
-    /// From the rings to the transport; true if anything was sent.
-    fn outgoing(&mut self, at: usize, now: Micros) -> bool {
-        let Partner { link, rings, closed, .. } = &mut self.partners[at];
+    /// Gives back the buffers of what has left; true if anything has (N4).
+    fn written(&mut self, at: usize) -> bool {
+        let Partner { link, rings, .. } = &mut self.partners[at];
         let mut worked = false;
         while let Some(packet) = self.transport.written(at) {
             link.written(packet, |channel, batch| rings.release(channel, batch));
             worked = true;
         }
+        worked
+    }
+
+    /// From the rings to the transport; true if anything was sent.
+    fn outgoing(&mut self, at: usize, now: Micros) -> bool {
+        let mut worked = self.written(at);
+        let Partner { link, rings, closed, .. } = &mut self.partners[at];
         if *closed {
             return worked;
         }
@@ -205,3 +215,6 @@ impl<T: Transport> Pump<T> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,6 +93,8 @@ pub struct UringTransport {
     bell: Arc<Bell>,
     word: Box<u64>,
     listening: bool,
+    /// The bell has rung, and no park has ended for it yet (T5).
+    rung: bool,
     flying: usize,
 }
 
@@ -128,6 +130,7 @@ impl UringTransport {
             bell: Arc::new(Bell(File::from(bell))),
             word: Box::new(0),
             listening: false,
+            rung: false,
             flying: 0,
         })
     }
@@ -206,7 +209,7 @@ impl UringTransport {
             match tag & 3 {
                 READ => self.connections[(tag >> 2) as usize].has_read(result),
                 WRITE => self.connections[(tag >> 2) as usize].has_written(result),
-                _ => self.listening = false,
+                _ => (self.listening, self.rung) = (false, true),
             }
         }
     }
@@ -335,6 +338,11 @@ impl Transport for UringTransport {
     fn park(&mut self, most: Option<Micros>) -> Result<()> {
         self.prepare();
         self.listen();
+        if std::mem::take(&mut self.rung) {
+            // T5: a turn since the last park has taken the ring in. Whoever rang may have done so for something
+            // that was looked at before that turn, and does not ring again.
+            return self.enter();
+        }
         let waited = match most {
             None => self.ring.submit_and_wait(1),
             Some(most) => {
@@ -344,7 +352,9 @@ impl Transport for UringTransport {
                 self.ring.submitter().submit_with_args(1, &args)
             }
         };
-        self.outcome(waited)
+        let outcome = self.outcome(waited);
+        self.rung = false;
+        outcome
     }
 }
 
