@@ -25,15 +25,21 @@ CARGO_FLAGS ?=
 rocksdb_deps := $(if $(filter bundled,$(ROCKSDB)),rocksdb,$(if $(filter system,$(ROCKSDB)),rocksdb-system))
 rocksdb_env = $(if $(filter system,$(ROCKSDB)),ROCKSDB_LIB_DIR=$$(pkg-config --variable=libdir rocksdb))
 rocksdb_features := tidemill-keyed/rocksdb tidemill-runtime/rocksdb tidemill/rocksdb tidemill-sim/rocksdb
-s3_features := tidemill-snapshot/s3 tidemill-protocol/s3 tidemill-jobmanager/s3 tidemill/s3
+s3_features := tidemill-snapshot/s3 tidemill-protocol/s3 tidemill-jobmanager/s3 tidemill/s3 tidemill-cli/s3 tidemill-chaos/s3
 postgres_deps := $(if $(filter-out 0,$(POSTGRES)),postgres)
-postgres_features := tidemill-jobmanager/postgres
+postgres_features := tidemill-jobmanager/postgres tidemill-cli/postgres tidemill-chaos/postgres
 # What a plain build leaves out, in one run: a second set of features would compile everything once more.
 features := $(strip $(if $(filter-out 0,$(ROCKSDB)),$(rocksdb_features)) $(if $(filter-out 0,$(S3)),$(s3_features)) \
 	$(if $(filter-out 0,$(POSTGRES)),$(postgres_features)))
 crates_of = $(addprefix -p ,$(sort $(foreach feature,$(1),$(firstword $(subst /, ,$(feature))))))
-# The command's tests are of whole clusters: they run without features alone.
-lint_features := $(features) $(if $(filter-out 0,$(S3)),tidemill-cli/s3) $(if $(filter-out 0,$(POSTGRES)),tidemill-cli/postgres)
+comma := ,
+# The crates with those features, and the features, as cargo wants them; the whole workspace where there are none.
+with_features := $(if $(features),$(call crates_of,$(features)) --features $(subst $() $(),$(comma),$(features)),--workspace)
+# Tests of whole clusters take long: they run once, with the features that there are. What cargo is told for the command
+# that tests/chaos builds, so that it is part of the same build.
+clusters := $(sort $(filter tidemill-cli tidemill-chaos,$(subst /, ,$(features))))
+clusters_build := $(if $(clusters),$(with_features),--workspace)
+clusters_env = $(rocksdb_env) COMMAND_BUILD="$(clusters_build) $(CARGO_FLAGS)"
 
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-features deps-hosts demo test build fmt clippy docs sim chaos fuzz-rest bench loom sanitize clean
@@ -56,9 +62,9 @@ demo: deps ## word count, killed in the middle and restored (FILE=text, KEEP=1)
 	@scripts/demo.sh
 
 test: deps-features deps-hosts ## all tests, doc tests too (ROCKSDB=bundled: with that library; ROCKSDB=0, S3=0, POSTGRES=0: without)
-	cargo test --workspace $(CARGO_FLAGS)
+	cargo test --workspace $(addprefix --exclude ,$(clusters)) $(CARGO_FLAGS)
 ifneq ($(features),)
-	$(rocksdb_env) cargo test --lib --tests $(call crates_of,$(features)) --features "$(features)" $(CARGO_FLAGS)
+	$(clusters_env) cargo test --lib --tests --examples $(with_features) $(CARGO_FLAGS)
 endif
 
 build: deps ## release build of the whole workspace
@@ -70,7 +76,7 @@ fmt: ## format every file
 clippy: deps-features ## the workspace's lints, warnings are errors
 	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
 ifneq ($(features),)
-	$(rocksdb_env) cargo clippy --all-targets -p tidemill-s3-testing $(call crates_of,$(lint_features)) --features "$(lint_features)" $(CARGO_FLAGS) -- -D warnings
+	$(rocksdb_env) cargo clippy --all-targets -p tidemill-s3-testing $(with_features) $(CARGO_FLAGS) -- -D warnings
 endif
 
 docs: deps ## rustdoc of the workspace, warnings are errors
@@ -79,8 +85,8 @@ docs: deps ## rustdoc of the workspace, warnings are errors
 sim: deps ## deterministic simulation (SEEDS=100000)
 	SEEDS=$(SEEDS) CLUSTER_SEEDS=$(SEEDS) cargo test --release -p tidemill-sim $(CARGO_FLAGS) -- --nocapture
 
-chaos: deps-hosts ## a real cluster whose parts are killed, stopped and cut off (MINUTES=10 SEED=1)
-	CHAOS_SECONDS=$$(( $(MINUTES) * 60 )) SEED=$(SEED) cargo test --workspace --test chaos $(CARGO_FLAGS) -- --nocapture
+chaos: deps-features deps-hosts ## a real cluster whose parts are killed, stopped and cut off (MINUTES=10 SEED=1)
+	CHAOS_SECONDS=$$(( $(MINUTES) * 60 )) SEED=$(SEED) $(clusters_env) cargo test $(clusters_build) --test chaos $(CARGO_FLAGS) -- --nocapture
 
 fuzz-rest: ## the REST interface of a real cluster, by its own description (EXAMPLES=200 SEED=2)
 	@scripts/install-deps.sh fuzz

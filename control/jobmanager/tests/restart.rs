@@ -297,7 +297,7 @@ async fn jobs_go_on_while_postgresql_is_away() {
     cluster.until("checkpoints are taken", |_| async { managers[0].commits().len() > 2 }).await;
     let workers = managers[0].workers();
     let server = cluster.kept.server();
-    server.end(common::postgres::End::Fast);
+    server.end(tidemill_postgres_testing::End::Fast);
     tokio::time::sleep(Duration::from_secs(3)).await;
     let committed = managers[0].commits().len();
     assert_eq!(cluster.job(&id).await["status"], "RUNNING");

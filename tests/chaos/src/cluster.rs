@@ -1,4 +1,4 @@
-//! A JobManager and TaskManagers as processes of the command `tidemill`, on this machine.
+//! JobManagers and TaskManagers as processes of the command `tidemill`, on this machine.
 //!
 //! Invariants
 //!   P1  Only processes that were started here are signalled, by their ids; all have ended when a
@@ -6,16 +6,22 @@
 
 use crate::hosts::Hosts;
 use crate::http;
+use crate::part::{Part, children, signal, until};
 use crate::proxy::Proxy;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Until everything is there, on a machine that may be busy.
+const START: Duration = Duration::from_secs(60);
 
 /// Where a cluster's parts are, and how they are set.
 pub struct Plan {
@@ -23,94 +29,93 @@ pub struct Plan {
     pub tidemill: PathBuf,
     /// Everything lies below it.
     pub dir: PathBuf,
-    /// Where checkpoints go.
-    pub checkpoints: PathBuf,
+    /// Where checkpoints go: a directory, or a bucket.
+    pub checkpoints: String,
+    /// How many JobManagers.
+    pub job_managers: usize,
     /// How many TaskManagers.
     pub task_managers: usize,
     /// Slots of each.
     pub slots: u32,
-    /// Further settings of the JobManager, as `key=value`.
+    /// Further settings of JobManagers, as `key=value`.
     pub settings: Vec<String>,
-    /// Hosts of their own for the JobManager and each TaskManager, in this order; loopback and a link
-    /// that can be cut for each TaskManager otherwise.
+    /// Further settings of TaskManagers.
+    pub task_manager_settings: Vec<String>,
+    /// Variables of all parts, and so of workers.
+    pub environment: Vec<(&'static str, String)>,
+    /// Hosts of their own for each JobManager and then each TaskManager; loopback, and links that can be
+    /// cut, otherwise.
     pub hosts: Option<Hosts>,
 }
 
-/// A process that can be killed and started again.
-pub struct Part {
-    name: String,
-    args: Vec<String>,
-    program: PathBuf,
-    log: PathBuf,
-    child: Option<Child>,
-}
+impl Plan {
+    /// One JobManager, two TaskManagers of two slots, checkpoints in a directory.
+    pub fn new(tidemill: PathBuf, dir: &Path) -> Self {
+        Plan {
+            tidemill,
+            dir: dir.to_owned(),
+            checkpoints: dir.join("checkpoints").display().to_string(),
+            job_managers: 1,
+            task_managers: 2,
+            slots: 2,
+            settings: Vec::new(),
+            task_manager_settings: Vec::new(),
+            environment: Vec::new(),
+            hosts: None,
+        }
+    }
 
-fn pid(child: &Child) -> Option<Pid> {
-    Pid::from_raw(i32::try_from(child.id()).ok()?)
-}
-
-impl Part {
-    /// Starts it.
+    /// Writes a secret to a file that only this user may read.
     ///
     /// # Errors
-    /// When it cannot be.
-    pub fn start(&mut self) -> io::Result<()> {
-        let log = File::options().create(true).append(true).open(&self.log)?;
-        let child = Command::new(&self.program)
-            .args(&self.args)
-            .env("TIDEMILL_LOG", "info")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        self.child = Some(child);
-        Ok(())
+    /// When it cannot be written.
+    pub fn secret_file(&self, name: &str, secret: &str) -> io::Result<PathBuf> {
+        let path = self.dir.join(name);
+        fs::write(&path, secret)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        Ok(path)
     }
 
-    /// Whether it runs.
-    pub fn is_up(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|c| matches!(c.try_wait(), Ok(None)))
+    /// The host of a TaskManager, where there are hosts.
+    pub fn host_of(&self, task_manager: usize) -> usize {
+        self.job_managers + task_manager
     }
 
-    /// Its id.
-    pub fn id(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+    /// All slots.
+    pub fn all_slots(&self) -> u32 {
+        self.slots * self.task_managers as u32
     }
 
-    /// Sends it a signal.
-    pub fn signal(&self, signal: Signal) {
-        if let Some(pid) = self.child.as_ref().and_then(pid) {
-            let _ = kill_process(pid, signal);
+    fn part(&self, name: &str, host: usize, args: Vec<String>) -> Part {
+        let command = [self.tidemill.display().to_string()];
+        let prefix = self.hosts.as_ref().map(|hosts| hosts.prefix(host)).unwrap_or_default();
+        let mut words = prefix.into_iter().chain(command).chain(args);
+        Part {
+            name: name.to_owned(),
+            program: words.next().unwrap_or_default().into(),
+            args: words.collect(),
+            environment: self.environment.clone(),
+            log: self.dir.join(format!("{name}.log")),
+            child: None,
         }
     }
 
-    /// Kills it.
-    pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+    fn address(&self, host: usize) -> Ipv4Addr {
+        self.hosts.as_ref().map_or(Ipv4Addr::LOCALHOST, |hosts| hosts.address(host))
     }
 
-    /// Ends it gently; false where it had to be killed.
-    pub fn end(&mut self, patience: Duration) -> bool {
-        self.signal(Signal::CONT);
-        self.signal(Signal::TERM);
-        let until = Instant::now() + patience;
-        while self.is_up() && Instant::now() < until {
-            thread::sleep(Duration::from_millis(20));
-        }
-        let gently = !self.is_up();
-        self.kill();
-        gently
-    }
-
-    /// The end of what it wrote.
-    pub fn last_words(&self) -> String {
-        let text = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().rev().take(12).collect();
-        let lines: Vec<&str> = lines.into_iter().rev().collect();
-        format!("{}:\n    {}", self.name, lines.join("\n    "))
+    /// The words that start a part.
+    fn words(
+        &self,
+        command: &str,
+        name: &str,
+        settings: impl Iterator<Item = String>,
+    ) -> Vec<String> {
+        let (secret, data) = (self.dir.join("secret"), self.dir.join(name));
+        let (secret, data) = (secret.display().to_string(), data.display().to_string());
+        let head = [command, "--secret-file", &secret, "--data-dir", &data].map(str::to_owned);
+        let set = settings.flat_map(|setting| ["--set".to_owned(), setting]);
+        head.into_iter().chain(set).collect()
     }
 }
 
@@ -118,20 +123,16 @@ impl Part {
 pub struct Cluster {
     /// How it is set.
     pub plan: Plan,
-    /// The JobManager.
-    pub job_manager: Part,
+    /// The JobManagers.
+    pub job_managers: Vec<Part>,
     /// The TaskManagers.
     pub task_managers: Vec<Part>,
-    /// The link of each TaskManager, and of its workers, to the JobManager.
+    /// Links that can be cut: the one of each TaskManager, and of its workers, to the only JobManager; where there
+    /// are several of those, the one of everybody to each. None where there are hosts.
     pub links: Vec<Proxy>,
-    rest: SocketAddr,
-}
-
-/// How one part is started: what goes before its command, its address, and the address of the
-/// JobManager's control port for it.
-struct Place {
-    prefix: Vec<String>,
-    address: Ipv4Addr,
+    rest: Vec<SocketAddr>,
+    /// The JobManager that is asked first.
+    leader: AtomicUsize,
 }
 
 /// A port that is free now.
@@ -145,78 +146,89 @@ impl Cluster {
     /// # Errors
     /// When a part cannot be started.
     pub fn start(plan: Plan) -> io::Result<Self> {
+        plan.secret_file("secret", "a secret of this test alone: 5b0b2c7e\n")?;
+        let mut cluster = Cluster {
+            plan,
+            job_managers: Vec::new(),
+            task_managers: Vec::new(),
+            links: Vec::new(),
+            rest: Vec::new(),
+            leader: AtomicUsize::new(0),
+        };
+        let mut known = Vec::new();
+        for n in 0..cluster.plan.job_managers {
+            known.push(cluster.start_job_manager(n)?);
+        }
+        for n in 0..cluster.plan.task_managers {
+            cluster.start_task_manager(n, &known)?;
+        }
+        Ok(cluster)
+    }
+
+    /// Its control port as others know it.
+    fn start_job_manager(&mut self, n: usize) -> io::Result<SocketAddr> {
+        let plan = &self.plan;
+        let there = plan.address(n);
         let (rest, control) = (free_port()?, free_port()?);
-        let place = |n: usize| match &plan.hosts {
-            Some(hosts) => Place { prefix: hosts.prefix(n), address: hosts.address(n) },
-            None => Place { prefix: Vec::new(), address: Ipv4Addr::LOCALHOST },
-        };
-        let secret = plan.dir.join("secret");
-        fs::write(&secret, "a secret of this test alone: 5b0b2c7e\n")?;
-        fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-        let shared = |name: &str| {
-            vec![
-                name.to_owned(),
-                "--secret-file".to_owned(),
-                secret.display().to_string(),
-                "--data-dir".to_owned(),
-            ]
-        };
-        let part = |name: &str, at: usize, args: Vec<String>| {
-            let command = [plan.tidemill.display().to_string()];
-            let mut words = place(at).prefix.into_iter().chain(command).chain(args);
-            Part {
-                name: name.to_owned(),
-                program: words.next().unwrap_or_default().into(),
-                args: words.collect(),
-                log: plan.dir.join(format!("{name}.log")),
-                child: None,
-            }
-        };
-        let mut args = shared("jobmanager");
-        args.push(plan.dir.join("jobmanager").display().to_string());
-        let there = place(0).address;
+        let mut known = SocketAddr::from((there, control));
+        if plan.hosts.is_none() && plan.job_managers > 1 {
+            let link = Proxy::new(known)?;
+            known = link.address();
+            self.links.push(link);
+        }
         let settings = [
             format!("jobmanager.bind={there}"),
             format!("security.insecure={}", plan.hosts.is_some()),
             format!("jobmanager.rest_port={rest}"),
             format!("jobmanager.control_port={control}"),
-            format!("checkpoints.location={}", plan.checkpoints.display()),
+            format!("jobmanager.control_address={known}"),
+            format!("checkpoints.location={}", plan.checkpoints),
         ];
-        for setting in settings.iter().chain(&plan.settings) {
-            args.extend(["--set".to_owned(), setting.clone()]);
-        }
-        let mut job_manager = part("jobmanager", 0, args);
-        job_manager.start()?;
-        let (mut task_managers, mut links) = (Vec::new(), Vec::new());
-        for n in 0..plan.task_managers {
-            let control = SocketAddr::from((there, control));
-            let mut known = control;
-            if plan.hosts.is_none() {
-                let link = Proxy::new(control)?;
-                known = link.address();
-                links.push(link);
-            }
-            let name = format!("taskmanager-{n}");
-            let mut args = shared("taskmanager");
-            args.push(plan.dir.join(&name).display().to_string());
-            for setting in [
-                format!("taskmanager.jobmanagers={known}"),
-                format!("taskmanager.bind={}", place(n + 1).address),
-                format!("taskmanager.slots={}", plan.slots),
-                format!("taskmanager.host=host-{n}"),
-                "taskmanager.jobmanager_timeout=3s".to_owned(),
-            ] {
-                args.extend(["--set".to_owned(), setting]);
-            }
-            let mut task_manager = part(&name, n + 1, args);
-            task_manager.start()?;
-            task_managers.push(task_manager);
-        }
-        let rest = SocketAddr::from((there, rest));
-        Ok(Cluster { plan, job_manager, task_managers, links, rest })
+        let name = format!("jobmanager-{n}");
+        let settings = settings.into_iter().chain(plan.settings.iter().cloned());
+        let mut part = plan.part(&name, n, plan.words("jobmanager", &name, settings));
+        part.start()?;
+        self.job_managers.push(part);
+        self.rest.push(SocketAddr::from((there, rest)));
+        Ok(known)
     }
 
-    /// Asks REST.
+    fn start_task_manager(&mut self, n: usize, job_managers: &[SocketAddr]) -> io::Result<()> {
+        let plan = &self.plan;
+        let mut known: Vec<String> = job_managers.iter().map(SocketAddr::to_string).collect();
+        if plan.hosts.is_none() && plan.job_managers == 1 {
+            let link = Proxy::new(job_managers[0])?;
+            known = vec![link.address().to_string()];
+            self.links.push(link);
+        }
+        let host = plan.host_of(n);
+        let settings = [
+            format!("taskmanager.jobmanagers={}", known.join(",")),
+            format!("taskmanager.bind={}", plan.address(host)),
+            format!("taskmanager.slots={}", plan.slots),
+            format!("taskmanager.host=host-{n}"),
+            "taskmanager.jobmanager_timeout=3s".to_owned(),
+        ];
+        let name = format!("taskmanager-{n}");
+        let settings = settings.into_iter().chain(plan.task_manager_settings.iter().cloned());
+        let mut part = plan.part(&name, host, plan.words("taskmanager", &name, settings));
+        part.start()?;
+        self.task_managers.push(part);
+        Ok(())
+    }
+
+    /// Waits until all slots are there.
+    ///
+    /// # Errors
+    /// When they are not in a minute.
+    pub fn wait_for_slots(&self) -> Result<(), String> {
+        let all = self.plan.all_slots();
+        until(START, "all slots are there", || {
+            (self.get("/cluster/metrics").ok()?["available_slots"] == all).then_some(())
+        })
+    }
+
+    /// Asks REST of the JobManager that leads.
     ///
     /// # Errors
     /// When there is no answer.
@@ -225,7 +237,7 @@ impl Cluster {
         if status == 200 { Ok(value) } else { Err(io::Error::other(format!("{status}: {value}"))) }
     }
 
-    /// Tells REST.
+    /// Tells REST of the JobManager that leads.
     ///
     /// # Errors
     /// When there is no answer.
@@ -233,12 +245,52 @@ impl Cluster {
         self.ask("POST", path, kind, body)
     }
 
+    /// Each JobManager is asked until one leads.
     fn ask(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> io::Result<(u16, Value)> {
-        let ask = || http::request(self.rest, method, path, kind, body);
+        let (count, first) = (self.rest.len(), self.leader.load(Ordering::Relaxed));
+        let mut last = Err(io::Error::other("there is no JobManager"));
+        for n in (0..count).map(|i| (first + i) % count) {
+            last = self.ask_one(n, method, path, kind, body);
+            // A follower names the leader, or says that there is none.
+            if !matches!(&last, Ok((503, said)) if said.get("leader").is_some()) && last.is_ok() {
+                self.leader.store(n, Ordering::Relaxed);
+                break;
+            }
+        }
+        last
+    }
+
+    /// Asks one JobManager.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn ask_one(
+        &self,
+        n: usize,
+        method: &str,
+        path: &str,
+        kind: &str,
+        body: &[u8],
+    ) -> io::Result<(u16, Value)> {
+        // Where another one may lead, one that stands still is not waited for; a program takes its time.
+        let patience = if self.rest.len() > 1 && body.len() < 1_000 { 3 } else { 30 };
+        let patience = Duration::from_secs(patience);
+        let ask = || http::request(self.rest[n], method, path, kind, body, patience);
         match &self.plan.hosts {
-            Some(hosts) => hosts.inside(0, ask)?,
+            Some(hosts) => hosts.inside(n, ask)?,
             None => ask(),
         }
+    }
+
+    /// What a JobManager says that it is: `leader` or `follower`; `None` where it does not answer.
+    pub fn role(&self, n: usize) -> Option<String> {
+        let (_, said) = self.ask_one(n, "GET", "/", "application/json", b"").ok()?;
+        said["role"].as_str().map(str::to_owned)
+    }
+
+    /// The JobManager that says that it leads.
+    pub fn leader(&self) -> Option<usize> {
+        (0..self.rest.len()).find(|&n| self.role(n).as_deref() == Some("leader"))
     }
 
     /// Submits a program; the job's id.
@@ -266,20 +318,25 @@ impl Cluster {
         self.task_managers.get(n).and_then(Part::id).map(children).unwrap_or_default()
     }
 
+    /// All worker processes.
+    pub fn workers(&self) -> Vec<u32> {
+        (0..self.task_managers.len()).flat_map(|n| self.workers_of(n)).collect()
+    }
+
     /// What all parts wrote last.
     pub fn last_words(&self) -> String {
-        let parts = std::iter::once(&self.job_manager).chain(&self.task_managers);
+        let parts = self.job_managers.iter().chain(&self.task_managers);
         parts.map(Part::last_words).collect::<Vec<_>>().join("\n")
     }
 
     /// Ends all parts; those that had to be killed.
     pub fn end(&mut self) -> Vec<String> {
-        let patience = Duration::from_secs(15);
+        let patience = Duration::from_secs(30);
         let mut killed = Vec::new();
         for link in &self.links {
             link.hang(false);
         }
-        for part in self.task_managers.iter_mut().chain([&mut self.job_manager]) {
+        for part in self.task_managers.iter_mut().chain(&mut self.job_managers) {
             if !part.end(patience) {
                 killed.push(part.name.clone());
             }
@@ -291,7 +348,7 @@ impl Cluster {
 impl Drop for Cluster {
     /// P1.
     fn drop(&mut self) {
-        for part in self.task_managers.iter_mut().chain([&mut self.job_manager]) {
+        for part in self.task_managers.iter_mut().chain(&mut self.job_managers) {
             let workers = part.id().map(children).unwrap_or_default();
             part.kill();
             for worker in workers {
@@ -301,55 +358,36 @@ impl Drop for Cluster {
     }
 }
 
-/// The command `tidemill`, beside the job in the build's directory; built with the features of the whole
-/// workspace, as its tests are, where that is not done yet.
+/// The command `tidemill`, beside the job in the build's directory, with the features that this crate was built with;
+/// built where that is not done yet. `COMMAND_BUILD` are cargo's words for that, such as the packages and features of
+/// the build that this is part of: with the same ones nothing is compiled twice.
 ///
 /// # Panics
 /// When it cannot be built.
 pub fn build_command(job: &Path) -> PathBuf {
+    static BUILT: Once = Once::new();
+    BUILT.call_once(build);
+    job.with_file_name("tidemill")
+}
+
+fn build() {
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--workspace", "--bin", "tidemill"]);
+    // With a test, because features of dependencies are others for tests.
+    build.args(["build", "--bin", "tidemill", "--test", "chaos"]);
+    let (s3, postgres) = (cfg!(feature = "s3"), cfg!(feature = "postgres"));
+    match std::env::var("COMMAND_BUILD") {
+        Ok(words) => build.args(words.split_whitespace()),
+        Err(_) if s3 || postgres => build.args(["-p", "tidemill-cli", "-p", "tidemill-chaos"]),
+        Err(_) => build.arg("--workspace"),
+    };
+    for (feature, wanted) in [("s3", s3), ("postgres", postgres)] {
+        if wanted {
+            let both = format!("tidemill-cli/{feature},tidemill-chaos/{feature}");
+            build.args(["--features", &both]);
+        }
+    }
     if cfg!(not(debug_assertions)) {
         build.arg("--release");
     }
     assert!(build.status().is_ok_and(|s| s.success()), "the command tidemill cannot be built");
-    job.with_file_name("tidemill")
-}
-
-/// Sends a signal to a process that a part of a cluster started.
-pub fn signal(id: u32, signal: Signal) {
-    if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {
-        let _ = kill_process(pid, signal);
-    }
-}
-
-/// The processes that `parent` started.
-pub fn children(parent: u32) -> Vec<u32> {
-    let tasks = format!("/proc/{parent}/task");
-    let Ok(tasks) = fs::read_dir(tasks) else { return Vec::new() };
-    let lists = tasks.flatten().filter_map(|t| fs::read_to_string(t.path().join("children")).ok());
-    lists
-        .flat_map(|l| l.split_whitespace().filter_map(|n| n.parse().ok()).collect::<Vec<_>>())
-        .collect()
-}
-
-/// Asks until something is so.
-///
-/// # Errors
-/// When it is not in time; `what` says what.
-pub fn until<T>(
-    patience: Duration,
-    what: &str,
-    mut ask: impl FnMut() -> Option<T>,
-) -> Result<T, String> {
-    let end = Instant::now() + patience;
-    loop {
-        if let Some(found) = ask() {
-            return Ok(found);
-        }
-        if Instant::now() >= end {
-            return Err(format!("not within {patience:?}: {what}"));
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
 }

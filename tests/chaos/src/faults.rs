@@ -1,7 +1,8 @@
 //! What goes wrong, by a seed: the same seed draws the same faults, though processes meet them as they
 //! happen to stand.
 
-use crate::cluster::{Cluster, signal};
+use crate::cluster::Cluster;
+use crate::part::{Part, signal};
 use rustix::process::Signal;
 use std::fs::{self, File};
 use std::io::Write;
@@ -126,7 +127,7 @@ impl Faults {
                 }
                 Repair::JobManager => {
                     self.note("the JobManager is started again");
-                    if let Err(e) = cluster.job_manager.start() {
+                    if let Err(e) = cluster.job_managers[0].start() {
                         self.note(&format!("it does not start: {e}"));
                     }
                 }
@@ -158,7 +159,7 @@ impl Faults {
         let pick = self.rng.below(64) as usize;
         let workers = cluster.workers_of(n);
         let worker = workers.get(pick % workers.len().max(1)).copied();
-        let up = |part: &mut crate::cluster::Part| part.is_up();
+        let up = |part: &mut Part| part.is_up();
         let did = match (kind, worker) {
             (0, Some(id)) => {
                 signal(id, Signal::KILL);
@@ -181,12 +182,12 @@ impl Faults {
                     format!("TaskManager {n} stands still for {pause:?}")
                 })
             }
-            (4, _) if up(&mut cluster.job_manager) => {
-                cluster.job_manager.kill();
+            (4, _) if up(&mut cluster.job_managers[0]) => {
+                cluster.job_managers[0].kill();
                 self.repairs.push((short, Repair::JobManager));
                 Some("the JobManager is killed".to_owned())
             }
-            (5, _) if up(&mut cluster.job_manager) => cluster.job_manager.id().map(|id| {
+            (5, _) if up(&mut cluster.job_managers[0]) => cluster.job_managers[0].id().map(|id| {
                 signal(id, Signal::STOP);
                 self.repairs.push((again, Repair::Continue(id)));
                 format!("the JobManager stands still for {pause:?}")
@@ -215,7 +216,7 @@ impl Faults {
 }
 
 fn filler(cluster: &Cluster) -> PathBuf {
-    cluster.plan.checkpoints.join("filler.of.the.test")
+    PathBuf::from(&cluster.plan.checkpoints).join("filler.of.the.test")
 }
 
 /// Writes until there is no room left.

@@ -8,17 +8,17 @@ use std::time::Duration;
 /// Status and body of an answer.
 ///
 /// # Errors
-/// When there is none.
+/// When there is none in time.
 pub fn request(
     address: SocketAddr,
     method: &str,
     path: &str,
     kind: &str,
     body: &[u8],
+    patience: Duration,
 ) -> Result<(u16, Value)> {
-    let patience = Duration::from_secs(5);
     let mut stream = TcpStream::connect_timeout(&address, patience)?;
-    stream.set_read_timeout(Some(patience * 6))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     let length = body.len();
     let head = format!(

@@ -1,8 +1,10 @@
 //! Real clusters of real processes that are killed, stopped and cut off from each other while a job runs, and
 //! what must be true of its output and of what the cluster leaves behind.
 //!
+//! - [`job`]: the job `chaos_job` in a cluster
 //! - [`oracle`]: what the job `chaos_job` must write
-//! - [`cluster`]: the processes: JobManagers and TaskManagers of the command `tidemill`
+//! - [`cluster`]: the processes ([`part`]): JobManagers and TaskManagers of the command `tidemill`
+//! - [`database`]: PostgreSQL for JobManagers
 //! - [`proxy`]: links that can be cut or hung
 //! - [`faults`]: what goes wrong, seeded
 //! - [`hosts`]: several hosts on one machine, by network namespaces
@@ -14,9 +16,12 @@
 )]
 
 pub mod cluster;
+pub mod database;
 pub mod faults;
 pub mod hosts;
 pub mod http;
+pub mod job;
 pub mod oracle;
+pub mod part;
 pub mod proxy;
 pub mod run;

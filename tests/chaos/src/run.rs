@@ -1,8 +1,9 @@
 //! One run: a cluster, the job, faults for a while, and then what must be true.
 
-use crate::cluster::{Cluster, Plan, until};
+use crate::cluster::{Cluster, Plan};
 use crate::faults::{Faults, KINDS};
-use crate::oracle;
+use crate::job::check_output;
+use crate::part::until;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -56,17 +57,11 @@ pub fn run(options: &Options) -> Result<String, String> {
     std::fs::create_dir(&checkpoints).map_err(|e| e.to_string())?;
     let disk = SmallDisk::mount(&checkpoints, 48);
     let small_disk = disk.0.is_some();
-    let plan = Plan {
-        tidemill: options.tidemill.clone(),
-        dir: dir.path().to_owned(),
-        checkpoints,
-        task_managers: 3,
-        slots: 2,
-        settings: ["checkpoints.tolerated_failures=any", "checkpoints.timeout=10s"]
-            .map(str::to_owned)
-            .to_vec(),
-        hosts: None,
-    };
+    let mut plan = Plan::new(options.tidemill.clone(), dir.path());
+    plan.task_managers = 3;
+    plan.settings = ["checkpoints.tolerated_failures=any", "checkpoints.timeout=10s"]
+        .map(str::to_owned)
+        .to_vec();
     let mut cluster =
         Cluster::start(plan).map_err(|e| format!("the cluster does not start: {e}"))?;
     let mut faults = Faults::new(options.seed, small_disk);
@@ -97,11 +92,8 @@ pub fn run(options: &Options) -> Result<String, String> {
 fn live(options: &Options, cluster: &mut Cluster, faults: &mut Faults) -> Result<String, String> {
     let out = cluster.plan.dir.join("out");
     std::fs::create_dir(&out).map_err(|e| e.to_string())?;
-    let slots = cluster.plan.slots * cluster.plan.task_managers as u32;
-    until(Duration::from_secs(20), "all slots are there", || {
-        let metrics = cluster.get("/cluster/metrics").ok()?;
-        (metrics["available_slots"] == slots).then_some(())
-    })?;
+    let slots = cluster.plan.all_slots();
+    cluster.wait_for_slots()?;
     let rate = 3_000;
     // More than can be read before the end.
     let records = rate * (options.faults.as_secs() + 30);
@@ -190,7 +182,8 @@ fn check_checkpoints(cluster: &Cluster, path: &str) -> Result<usize, String> {
         let whole = rows.iter().filter(|c| c["status"] == "COMPLETED");
         Some(whole.filter_map(|c| c["epoch"].as_u64()).collect())
     };
-    let store = DirStore::existing(cluster.plan.checkpoints.join(id)).map_err(|e| e.to_string())?;
+    let store = DirStore::existing(Path::new(&cluster.plan.checkpoints).join(id))
+        .map_err(|e| e.to_string())?;
     let epochs = until(Duration::from_secs(5), "checkpoints are listed", complete)?;
     let mut checked = 0;
     for epoch in epochs {
@@ -209,21 +202,6 @@ fn check_checkpoints(cluster: &Cluster, path: &str) -> Result<usize, String> {
     if checked == 0 { Err("no checkpoint is complete".to_owned()) } else { Ok(checked) }
 }
 
-/// What the sinks have written is what they must have.
-///
-/// # Errors
-/// What is missing, too much, or left hidden.
-pub fn check_output(out: &Path, records: u64) -> Result<(), String> {
-    for (sink, wanted) in ["rows", "windows"].into_iter().zip(oracle::rows(records)) {
-        let (got, hidden) = oracle::written(&out.join(sink)).map_err(|e| e.to_string())?;
-        oracle::compare(&got, &wanted).map_err(|e| format!("{sink}: {e}"))?;
-        if !hidden.is_empty() {
-            return Err(format!("{sink}: hidden files are left: {hidden:?}"));
-        }
-    }
-    Ok(())
-}
-
 /// Slots are free, workers gone, checkpoints deleted.
 fn check_rest(cluster: &Cluster, id: &str, slots: u32) -> Result<(), String> {
     let patience = Duration::from_secs(15);
@@ -235,7 +213,7 @@ fn check_rest(cluster: &Cluster, id: &str, slots: u32) -> Result<(), String> {
         let all = (0..cluster.task_managers.len()).flat_map(|n| cluster.workers_of(n));
         (all.count() == 0).then_some(())
     })?;
-    let dir = cluster.plan.checkpoints.join(id);
+    let dir = Path::new(&cluster.plan.checkpoints).join(id);
     let left = || -> Vec<String> {
         let mut files = Vec::new();
         list(&dir, &mut files);

@@ -9,9 +9,10 @@
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tidemill_chaos::cluster::{Cluster, Plan, build_command, until};
+use tidemill_chaos::cluster::{Cluster, Plan, build_command};
 use tidemill_chaos::hosts::Hosts;
-use tidemill_chaos::run::check_output;
+use tidemill_chaos::job::check_output;
+use tidemill_chaos::part::until;
 
 #[test]
 fn a_job_over_several_hosts_is_rescaled_and_survives_partitions() {
@@ -27,21 +28,13 @@ fn a_job_over_several_hosts_is_rescaled_and_survives_partitions() {
         }
     };
     let job = PathBuf::from(env!("CARGO_BIN_EXE_chaos_job"));
-    let tidemill = build_command(&job);
     let dir = tempfile::tempdir().expect("a directory");
-    let checkpoints = dir.path().join("checkpoints");
-    let plan = Plan {
-        tidemill,
-        dir: dir.path().to_owned(),
-        checkpoints,
-        task_managers: 3,
-        slots: 2,
-        settings: vec![
-            "checkpoints.tolerated_failures=any".into(),
-            "checkpoints.timeout=10s".into(),
-        ],
-        hosts: Some(hosts),
-    };
+    let mut plan = Plan::new(build_command(&job), dir.path());
+    plan.task_managers = 3;
+    plan.settings = ["checkpoints.tolerated_failures=any", "checkpoints.timeout=10s"]
+        .map(str::to_owned)
+        .to_vec();
+    plan.hosts = Some(hosts);
     let mut cluster = Cluster::start(plan).expect("a cluster");
     let result = live(&cluster, &job);
     let words = cluster.last_words();
@@ -86,10 +79,7 @@ fn live(cluster: &Cluster, job: &Path) -> Result<(), String> {
     let hosts = cluster.plan.hosts.as_ref().ok_or("no hosts")?;
     let out = cluster.plan.dir.join("out");
     std::fs::create_dir(&out).map_err(|e| e.to_string())?;
-    until(Duration::from_secs(20), "all slots are there", || {
-        let metrics = cluster.get("/cluster/metrics").ok()?;
-        (metrics["available_slots"] == 6).then_some(())
-    })?;
+    cluster.wait_for_slots()?;
     let records = 240_000_u64;
     let args =
         ["--out", &out.display().to_string(), "--records", &records.to_string(), "--rate", "2000"];

@@ -6,7 +6,8 @@
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tidemill_chaos::cluster::{Cluster, Plan, build_command, until};
+use tidemill_chaos::cluster::{Cluster, Plan, build_command};
+use tidemill_chaos::part::until;
 
 /// Runs the slow job with that alignment and so many readers of its stream, and asks about its checkpoints.
 fn checkpoints<T>(
@@ -17,23 +18,13 @@ fn checkpoints<T>(
 ) -> Result<T, String> {
     let job = PathBuf::from(env!("CARGO_BIN_EXE_slow_job"));
     let dir = tempfile::tempdir().expect("a directory");
-    let plan = Plan {
-        tidemill: build_command(&job),
-        dir: dir.path().to_owned(),
-        checkpoints: dir.path().join("checkpoints"),
-        task_managers: 2,
-        slots: 2,
-        settings: Vec::new(),
-        hosts: None,
-    };
+    let plan = Plan::new(build_command(&job), dir.path());
     let mut cluster = Cluster::start(plan).map_err(|e| e.to_string())?;
     // A record takes 5 ms behind the exchange; one of these needs less than 1 us before it.
     let args = ["--slow-us", "5000", "--aligned-ms", aligned, "--readers", readers];
     let args: Vec<String> =
         args.into_iter().chain(["--interval-ms", "5000"]).map(str::to_owned).collect();
-    until(Duration::from_secs(20), "all slots are there", || {
-        (cluster.get("/cluster/metrics").ok()?["available_slots"] == 4).then_some(())
-    })?;
+    cluster.wait_for_slots()?;
     let id = cluster
         .submit(&job, &args, &[("parallelism", "4".to_owned())])
         .map_err(|e| e.to_string())?;

@@ -9,12 +9,13 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tidemill_jobmanager::MetadataStore;
 use tidemill_jobmanager::metadata::{Change, Lead, MetadataError, PostgresMetadata, Term};
+use tidemill_postgres_testing::{End, PASSWORD, signal_to};
 use tokio::time::{Instant, sleep};
 
 use crate::contract::{self, PATIENCE, Place, elect, job, status};
 use crate::proxy::{Break, Proxy};
 use crate::rows::{job_id, job_row};
-use crate::server::{End, PASSWORD, Server, candidate, free_port, signal_to};
+use crate::server::{Server, candidate, free_port};
 
 /// Short, so that tests do not wait; a machine under load must still renew it in time.
 const LEASE: Duration = Duration::from_millis(1_500);
@@ -269,7 +270,7 @@ async fn a_newer_schema_is_refused_and_ends_the_leadership_of_an_older_version()
 #[tokio::test]
 async fn what_is_in_doubt_is_said_to_be_and_nothing_else_is() {
     let server = Server::start().await;
-    let proxy = Proxy::start(server.port).await;
+    let proxy = Proxy::start(server.port()).await;
     let url = format!("postgres://tidemill@127.0.0.1:{}/postgres", proxy.port);
     let store = candidate(&url, Duration::from_secs(60)).await;
     let term = elect(&store, "one:1").await;
@@ -299,7 +300,7 @@ async fn what_is_in_doubt_is_said_to_be_and_nothing_else_is() {
 #[tokio::test]
 async fn a_connection_that_falls_silent_is_told_before_the_caller_gives_up() {
     let server = Server::start().await;
-    let proxy = Proxy::start(server.port).await;
+    let proxy = Proxy::start(server.port()).await;
     let url = format!("postgres://tidemill@127.0.0.1:{}/postgres", proxy.port);
     let store = candidate(&url, Duration::from_secs(60)).await;
     let term = elect(&store, "one:1").await;
@@ -319,7 +320,7 @@ async fn a_connection_that_falls_silent_is_told_before_the_caller_gives_up() {
 #[tokio::test]
 async fn an_election_whose_answer_is_lost_is_known_the_next_time() {
     let server = Server::start().await;
-    let proxy = Proxy::start(server.port).await;
+    let proxy = Proxy::start(server.port()).await;
     let url = format!("postgres://tidemill@127.0.0.1:{}/postgres", proxy.port);
     let store = candidate(&url, LEASE).await;
     proxy.break_once(Break::AfterCommit);
@@ -391,7 +392,7 @@ async fn what_waiting_does_not_help_is_an_error_with_its_remedy() {
     for password in [Some("wrong"), None] {
         let error = refused(&url, password).await;
         assert!(error.contains("correct user and password"), "{error}");
-        assert!(error.contains(&format!("127.0.0.1:{}", server.port)), "{error}");
+        assert!(error.contains(&format!("127.0.0.1:{}", server.port())), "{error}");
     }
     let error = refused(&url.replace("/postgres", "/nowhere"), Some(PASSWORD)).await;
     assert!(error.contains("nowhere") && error.contains("createdb"), "{error}");
