@@ -94,11 +94,13 @@ impl<T: Record> Packer<T> {
     }
 
     /// Hands the full batches over, the unfinished one too if `all`.
+    #[cfg(feature = "rocksdb")]
     pub(crate) fn flush(&mut self, namespace: i64, all: bool, out: &mut dyn SnapshotSink) {
         while !self.flush_part(namespace, all, out) {}
     }
 
-    /// Like [`Packer::flush`], but [`BATCHES_MAX`] at most; true when there is none left.
+    /// Hands full batches over, [`BATCHES_MAX`] at most, the unfinished one too if `all`; true when there is none
+    /// left.
     pub(crate) fn flush_part(
         &mut self,
         namespace: i64,
