@@ -58,6 +58,8 @@ pub(crate) struct Out<T> {
     pub(crate) ended: Vec<usize>,
     pub(crate) watermarks: Vec<(usize, Timestamp)>,
     pub(crate) splits: Vec<usize>,
+    /// Splits that have to wait for others.
+    pub(crate) ahead: Vec<usize>,
 }
 
 impl<T> Out<T> {
@@ -70,6 +72,7 @@ impl<T> Out<T> {
             ended: Vec::new(),
             watermarks: Vec::new(),
             splits: Vec::new(),
+            ahead: Vec::new(),
         }
     }
     /// Polls for at most `n` records.
@@ -121,6 +124,9 @@ impl<T: Record> Emit<T> for Out<T> {
     }
     fn active(&mut self, split: usize) {
         assert!(!self.ended.contains(&split), "split {split} has ended");
+    }
+    fn is_ahead(&mut self, split: usize) -> bool {
+        self.ahead.contains(&split)
     }
     fn split_ended(&mut self, split: usize) {
         assert!(!self.ended.contains(&split), "split {split} has ended twice");

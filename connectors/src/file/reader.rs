@@ -4,6 +4,8 @@
 //!   R1  A part's position is behind the last line emitted of it whenever `poll` returns: what the
 //!       block still holds is read again after a restore.
 //!   R2  A lane that has lines waiting is never idle: its watermark does not depend on the rate.
+//!   R3  A lane that is too far ahead in event time is passed over; what is left of its block is kept,
+//!       for [`PARKED_MAX`] lanes, and read again for others.
 
 use super::OnError;
 use super::block::{Block, Data, Found, line_number, line_start};
@@ -16,6 +18,7 @@ use super::position::{Entry, Identity};
 use crate::io_error::io_error;
 use crate::rate::Limiter;
 use memchr::{memchr, memchr_iter, memrchr};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +31,9 @@ const OPEN_FILES_MAX: usize = 128;
 
 /// How many lanes a poll keeps from going idle (R2); the others are next.
 const KEPT_ACTIVE: usize = 64;
+
+/// Blocks that are kept while their lanes are ahead (R3).
+const PARKED_MAX: usize = 16;
 
 /// What a subtask is to read.
 pub(crate) struct Assignment {
@@ -69,6 +75,8 @@ pub struct FileReader<F: Format> {
     /// The lane that `block` is of.
     turn: usize,
     block: Block,
+    /// Begun blocks of lanes that are ahead (R3), the oldest first.
+    parked: VecDeque<(usize, Block)>,
     limiter: Option<Limiter>,
     follow: Option<Follow>,
     listing: Option<Arc<Listing>>,
@@ -104,6 +112,7 @@ impl<F: Format> FileReader<F> {
             lanes: Vec::new(),
             turn: 0,
             block: Block::new(),
+            parked: VecDeque::new(),
             limiter,
             follow: None,
             listing: None,
@@ -183,6 +192,10 @@ impl<F: Format> FileReader<F> {
             if self.lanes[lane].ended {
                 continue;
             }
+            if out.is_ahead(lane) {
+                all = Filled::Nothing;
+                continue;
+            }
             match self.fill(lane, out.now())? {
                 Filled::Lines => {
                     self.lanes[lane].waiting = false;
@@ -206,6 +219,30 @@ impl<F: Format> FileReader<F> {
         Ok(if self.follow.is_some() { Filled::Nothing } else { all })
     }
 
+    /// Puts the rest of the block aside, if its lane is ahead (R3).
+    fn park<O: Emit<F::Item>>(&mut self, out: &mut O) {
+        if self.block.is_empty() || !out.is_ahead(self.turn) {
+            return;
+        }
+        if self.parked.len() == PARKED_MAX {
+            self.parked.pop_front();
+        }
+        let block = std::mem::replace(&mut self.block, Block::new());
+        self.parked.push_back((self.turn, block));
+    }
+
+    /// Takes the rest of the lane's block again, if it was kept.
+    fn unpark(&mut self, lane: usize) -> Result<bool> {
+        let Some(at) = self.parked.iter().position(|(of, _)| *of == lane) else { return Ok(false) };
+        if let Some(((_, block), &(file, _))) =
+            self.parked.remove(at).zip(self.lanes[lane].parts.front())
+        {
+            self.files[file].open()?;
+            self.block = block;
+        }
+        Ok(!self.block.is_empty())
+    }
+
     fn close(&mut self, lane: usize) {
         if let Some(&(file, _)) = self.lanes[lane].parts.front() {
             self.files[file].handle = None;
@@ -214,6 +251,9 @@ impl<F: Format> FileReader<F> {
 
     /// Fills the block with lines of the lane's first part that has any.
     fn fill(&mut self, lane: usize, now: Micros) -> Result<Filled> {
+        if self.unpark(lane)? {
+            return Ok(Filled::Lines);
+        }
         loop {
             let Some(&(file, part)) = self.lanes[lane].parts.front() else {
                 return Ok(Filled::Ended);
@@ -476,6 +516,7 @@ impl<F: Format> SourceReader for FileReader<F> {
         if let Some(limiter) = self.limiter.as_ref().filter(|_| allowance == 0) {
             return Ok(Polled::Idle { until: Some(limiter.due(0)) });
         }
+        self.park(out);
         // At most one block a poll, however many of its lines are skipped.
         if self.block.is_empty() {
             match self.next_block(out)? {

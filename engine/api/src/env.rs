@@ -120,9 +120,10 @@ impl Env {
     /// join, a union, a window); it pauses when it is further. Off by default.
     ///
     /// Backpressure does not bound this: where a fast source (or partition) meets a slow one, the
-    /// windows in between pile up. Choose it well above the size of the windows. Every subtask counts
-    /// by itself; idle and ended ones hold nobody back. A file that is read in several splits by its
-    /// own times is read one split after the other when this is on, unless the splits are small.
+    /// windows in between pile up. Choose it well above the size of the windows. Every split counts by
+    /// itself (a file, say, where the source reads several); idle and ended ones hold nobody back. A
+    /// file that is read in several splits by its own times is read one split after the other when this
+    /// is on, unless the splits are small.
     #[must_use]
     pub fn max_skew(self, max_skew: Option<Duration>) -> Self {
         self.graph.set_max_skew(max_skew.map(crate::strategy::millis));

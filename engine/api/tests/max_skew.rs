@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tidemill::connectors::{CollectSink, GeneratorSource};
-use tidemill::{Env, RestartStrategy, Tumbling, event_time};
+use tidemill::{
+    Emit, Env, Polled, RestartStrategy, Result, Source, SourceContext, SourceReader, Tumbling,
+    event_time,
+};
 
 /// Records of the slow source; the fast one has as many a millisecond of event time.
 const SLOW: u64 = 4_000;
@@ -86,6 +89,80 @@ fn a_source_that_is_ahead_waits_for_the_slowest() {
         assert!(rows == wanted, "{} rows, not {}", rows.len(), wanted.len());
         // Beyond the limit by what one poll reads, and what the slow one reads in one.
         assert!(ahead <= 2 * MAX_SKEW_MS, "{ahead} ms ahead, limits {job:?}, {source:?}");
+    }
+}
+
+/// Two splits in one subtask, of which one comes ten times as far with each record.
+#[derive(Clone)]
+struct Uneven;
+
+struct UnevenReader([u64; 2]);
+
+impl Source for Uneven {
+    type Item = (u64, i64);
+    type Reader = UnevenReader;
+
+    fn open(&self, _: &SourceContext) -> Result<UnevenReader> {
+        Ok(UnevenReader([0, 0]))
+    }
+    fn name(&self) -> String {
+        "uneven".into()
+    }
+}
+
+impl SourceReader for UnevenReader {
+    type Item = (u64, i64);
+
+    fn poll<O: Emit<(u64, i64)>>(&mut self, out: &mut O) -> Result<Polled> {
+        let ends = [SLOW, SLOW / 10];
+        (0..2).for_each(|split| out.split(split));
+        let mut any = false;
+        for split in 0..2 {
+            let (next, end) = (self.0[split], ends[split]);
+            if next == end || out.remaining() == 0 || out.is_ahead(split) {
+                continue;
+            }
+            out.split(split);
+            out.emit((split as u64, next as i64 * [1, 10][split]), 0);
+            self.0[split] += 1;
+            any = true;
+            if next + 1 == end {
+                out.split_ended(split);
+            }
+        }
+        Ok(match any {
+            true => Polled::More,
+            false if self.0 == ends => Polled::End,
+            false => Polled::Idle { until: None },
+        })
+    }
+    fn snapshot(&mut self) -> Result<Vec<Vec<u8>>> {
+        Ok(vec![Vec::new()])
+    }
+}
+
+#[test]
+fn splits_of_one_subtask_keep_together() {
+    for max_skew in [None, Some(MAX_SKEW_MS)] {
+        let limit = max_skew.map(|ms| Duration::from_millis(ms as u64));
+        let env = Env::new("uneven").restart(RestartStrategy::None).max_skew(limit);
+        let (distance, out) = (Distance::default(), CollectSink::new());
+        let noted = distance.clone();
+        env.add_source_with(Uneven, event_time(|r: (u64, i64)| r.1).watermark_every(4))
+            .inspect(move |r, _| noted.note(r.0 as usize, r.1))
+            .add_sink(out.sink());
+        env.execute().unwrap();
+        let mut rows = out.take();
+        rows.sort_unstable();
+        let slow = (0..SLOW).map(|n| (0, n as i64));
+        let wanted: Vec<_> = slow.chain((0..SLOW / 10).map(|n| (1, n as i64 * 10))).collect();
+        assert!(rows == wanted, "{} rows, not {}", rows.len(), wanted.len());
+        let most = distance.most.load(Ordering::Relaxed);
+        match max_skew {
+            None => assert!(most > SLOW as i64 / 2, "{most} ms ahead without a limit"),
+            // Beyond it by the record that it reads before it is too far.
+            Some(max_skew) => assert!(most <= max_skew + 20, "{most} ms ahead"),
+        }
     }
 }
 

@@ -6,12 +6,16 @@
 //!   source subtask --watermark--> seat  -->  = slowest
 //!   source subtask --watermark--> seat      a subtask pauses while ahead of slowest + max_skew
 //! ```
+//! A subtask's watermark is the least of its splits', and each of those is held to the same limit: a
+//! reader passes over splits that are further ahead ([`Emit::is_ahead`](crate::source::Emit::is_ahead)),
+//! and where it cannot, or all of them are, the subtask pauses as a whole.
+//!
 //! The sources whose streams meet share a group; those that never meet do not wait for each other.
 //! A group is of one attempt and one worker; `elsewhere` stands for the seats of other workers.
 //!
 //! Invariants
-//!   E1  A subtask pauses only while its own watermark is more than `max_skew` ahead of another's:
-//!       the slowest one never does, so a group always moves.
+//!   E1  A split is passed over, and a subtask pauses, only while its own watermark is more than
+//!       `max_skew` ahead of another's: the slowest one never is, so a group always moves.
 //!   E2  Who has no watermark to give (idle, ended, or a source without a strategy that has sent
 //!       none) holds nobody back; a source with a strategy does from the deployment on.
 
@@ -78,10 +82,15 @@ impl SkewSeat {
         self.group.seats[self.seat].store(watermark, Ordering::Relaxed);
     }
 
+    /// Who is beyond has to wait (E1).
+    pub fn limit(&self) -> Timestamp {
+        let Some(max_skew) = self.max_skew else { return WATERMARK_MAX };
+        self.group.slowest().saturating_add(max_skew)
+    }
+
     /// Whether one who is at `watermark` has to wait (E1).
     pub fn is_ahead(&self, watermark: Timestamp) -> bool {
-        let Some(max_skew) = self.max_skew else { return false };
-        watermark > self.group.slowest().saturating_add(max_skew)
+        watermark > self.limit()
     }
 }
 

@@ -6,7 +6,7 @@
 //!       barrier: readers emit only inside `poll`, snapshots happen between polls.
 //!   S2  The source's watermark is the minimum over its active splits, and never decreases.
 //!   S3  While the task waits (for a buffer, or for slower sources) it does not poll, and no split
-//!       goes idle for that.
+//!       goes idle for that; nor does one that is passed over because it is ahead (skew.rs).
 
 use crate::context::{Context, SectionId, SectionKind, TaskEvent};
 use crate::skew::SkewSeat;
@@ -102,6 +102,12 @@ pub trait Emit<T: Record> {
     /// The split has records that the reader has not come to yet (others are in turn, or its rate
     /// is limited): it does not go idle.
     fn active(&mut self, split: usize);
+    /// Whether the split is so far ahead of the slowest one, of this or another source that its
+    /// records meet, that it has to wait (`max_skew`). A reader that can choose passes over it, and is
+    /// idle if it could read nothing else: it is polled again soon. Such a split does not go idle.
+    fn is_ahead(&mut self, _split: usize) -> bool {
+        false
+    }
     /// The split has ended.
     fn split_ended(&mut self, split: usize);
     /// Records that the reader may still emit in this poll. Ask before each: it drops to 0 once
@@ -240,6 +246,10 @@ struct Output<'a, T, S, A> {
     settled: usize,
     budget: usize,
     now: Micros,
+    /// Splits beyond are ahead.
+    limit: Timestamp,
+    /// One was, and has been passed over.
+    passed_over: bool,
     record: PhantomData<fn(T)>,
 }
 
@@ -291,6 +301,20 @@ impl<T: Record, S: Stage<T>, A: Assigner<T>> Emit<T> for Output<'_, T, S, A> {
             entry.idle = false;
             self.splits.merger.set_idle(split, false);
         }
+    }
+    fn is_ahead(&mut self, split: usize) -> bool {
+        if self.limit == WATERMARK_MAX {
+            return false;
+        }
+        self.settle();
+        let max = self.splits.at(split, self.now).max;
+        let own = self.assigner.lateness().map_or(WATERMARK_MIN, |l| max.saturating_sub(l));
+        let ahead = own.max(self.splits.merger.of(split)) > self.limit;
+        if ahead {
+            self.active(split);
+            self.passed_over = true;
+        }
+        ahead
     }
     fn split_ended(&mut self, split: usize) {
         self.settle();
@@ -445,14 +469,23 @@ impl<R: SourceReader, A: Assigner<R::Item>, S: Stage<R::Item>> SourceTask<R, A, 
             settled: 0,
             budget,
             now,
+            limit: self.skew.as_ref().map_or(WATERMARK_MAX, SkewSeat::limit),
+            passed_over: false,
             record: PhantomData,
         };
         let polled = running.reader.poll(&mut out);
         out.settle();
-        let emitted = out.emitted;
+        let (emitted, passed_over) = (out.emitted, out.passed_over);
         running.chain.end_run();
         self.running = Some(running);
-        let polled = polled?;
+        let polled = match polled? {
+            // The slower ones ring no bell.
+            Polled::Idle { until } if passed_over => {
+                let soon = now + SKEW_POLL_US;
+                Polled::Idle { until: Some(until.map_or(soon, |u| u.min(soon))) }
+            }
+            polled => polled,
+        };
         self.context.failure.check()?;
         self.context.metrics.records_in.add(emitted as u64);
         self.pace.took(emitted, self.context.time.read().saturating_sub(began));

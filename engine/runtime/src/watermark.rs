@@ -40,6 +40,12 @@ impl WatermarkMerger {
         self.merged
     }
 
+    /// An input's own watermark.
+    #[inline]
+    pub fn of(&self, input: usize) -> Timestamp {
+        self.inputs[input].watermark
+    }
+
     /// Whether all inputs are idle.
     pub fn all_idle(&self) -> bool {
         self.inputs.iter().all(|i| i.idle)

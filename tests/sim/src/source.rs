@@ -176,6 +176,10 @@ impl SourceReader for SplitReader {
             let done = !mine.is_empty() || now >= until;
             return Ok(if done { Polled::End } else { Polled::Idle { until: Some(until) } });
         }
+        let open: Vec<usize> = open.into_iter().filter(|&i| !out.is_ahead(i)).collect();
+        if open.is_empty() {
+            return Ok(Polled::Idle { until: None });
+        }
         let i = self.rng.pick(&open);
         self.read(i, out);
         if self.rng.percent(self.pace.pauses) {

@@ -126,6 +126,9 @@ impl<T: Record, O: Emit<T>> Emit<T> for Budgeted<'_, O> {
     fn active(&mut self, split: usize) {
         self.out.active(split);
     }
+    fn is_ahead(&mut self, split: usize) -> bool {
+        self.out.is_ahead(split)
+    }
     fn split_ended(&mut self, split: usize) {
         self.out.split_ended(split);
     }

@@ -11,6 +11,10 @@ use tidemill_base::clock::ManualClock;
 struct Plan {
     /// `(split, timestamp)` of the next poll.
     next: Vec<(usize, Timestamp)>,
+    /// Records of splits that were ahead, and not emitted.
+    passed_over: Vec<(usize, Timestamp)>,
+    /// Whether the reader asks which are.
+    asks: bool,
     writable: bool,
     /// What the chain's sinks have begun is not at its end.
     unsettled: bool,
@@ -23,11 +27,19 @@ struct Reader(Rc<RefCell<Plan>>);
 impl SourceReader for Reader {
     type Item = u64;
     fn poll<O: Emit<u64>>(&mut self, out: &mut O) -> Result<Polled> {
-        for (split, at) in self.0.borrow_mut().next.drain(..) {
+        let plan = &mut *self.0.borrow_mut();
+        let mut emitted = false;
+        for (split, at) in plan.next.drain(..) {
             out.split(split);
-            out.emit(1, at);
+            if plan.asks && out.is_ahead(split) {
+                plan.passed_over.push((split, at));
+            } else {
+                out.emit(1, at);
+                emitted = true;
+            }
         }
-        Ok(Polled::More)
+        let all_ahead = plan.asks && !emitted && !plan.passed_over.is_empty();
+        Ok(if all_ahead { Polled::Idle { until: None } } else { Polled::More })
     }
     fn snapshot(&mut self) -> Result<Vec<Vec<u8>>> {
         Ok(Vec::new())
@@ -157,4 +169,41 @@ fn sinks_that_settle_later_hold_back_what_is_said_and_nothing_else() {
     driver.step(&[]);
     assert_eq!(said(&driver.context), ["Committed 2"]);
     assert_eq!(driver.task.step().unwrap(), Progress::Blocked { until: None });
+}
+
+/// E1 for splits: of one subtask, and beside another one.
+#[test]
+fn a_split_that_is_ahead_is_passed_over() {
+    let group = crate::skew::SkewGroup::new(1);
+    let mut driver = Driver::new(Some(SkewSeat::new(group.clone(), 0, Some(1_000))));
+    driver.plan.borrow_mut().asks = true;
+    let passed_over = |driver: &Driver| std::mem::take(&mut driver.plan.borrow_mut().passed_over);
+    assert_eq!(driver.step(&[(0, 0), (1, 0)]), [0]);
+    // Within a poll, a split may go as far as it likes.
+    assert_eq!(driver.step(&[(0, 3_000), (1, 10)]), [10]);
+    assert!(passed_over(&driver).is_empty());
+    assert_eq!(driver.step(&[(0, 3_001), (1, 1_600)]), [1_600]);
+    assert_eq!(passed_over(&driver), [(0, 3_001)]);
+    // Nothing else at hand: it looks again soon, and the split is not idle for it.
+    driver.plan.borrow_mut().next = vec![(0, 3_001)];
+    driver.context.time.refresh(&driver.clock);
+    let soon = driver.context.time.now() + 1_000;
+    assert_eq!(driver.task.step().unwrap(), Progress::Idle { until: Some(soon) });
+    assert_eq!(passed_over(&driver), [(0, 3_001)]);
+    for at in (0..20).map(|i| 1_700 + i) {
+        driver.clock.advance(900_000);
+        assert_eq!(driver.step(&[(0, 3_001), (1, at)]), [at], "a second of idleness has passed");
+        assert_eq!(passed_over(&driver), [(0, 3_001)]);
+    }
+    // The slowest is never ahead; another subtask may be slower than both, and then this one waits.
+    assert_eq!(driver.step(&[(1, 2_500)]), [2_500]);
+    assert_eq!(driver.step(&[(0, 3_001), (1, 2_501)]), [2_501]);
+    assert!(passed_over(&driver).is_empty());
+    group.set_elsewhere(1_600);
+    assert!(
+        driver.step(&[(0, 3_002), (1, 2_502)]) == [2_502] && passed_over(&driver) == [(0, 3_002)]
+    );
+    group.set_elsewhere(0);
+    assert!(driver.step(&[(0, 3_002), (1, 2_503)]).is_empty());
+    assert_eq!(driver.plan.borrow().next.len(), 2, "it does not poll");
 }
