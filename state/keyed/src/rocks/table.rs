@@ -303,7 +303,7 @@ impl<L: Layout, V: Record> DiskTable<L, V> {
         }
     }
 
-    /// Whether a key that is not in the cache has no value (G2).
+    /// Whether a key has no value unless it is in the cache (G2).
     #[inline]
     fn is_absent(&self, key: View<'_, L>) -> bool {
         L::SEEN && self.groups.get(L::group(key)).whole
@@ -385,12 +385,15 @@ impl<L: Layout, V: Record> DiskTable<L, V> {
     /// Takes note of a key that is needed soon; [`DiskTable::fetch`] loads what is missing.
     #[inline]
     pub fn want(&mut self, hash: u64, key: View<'_, L>) -> Result<()> {
+        // Of a whole group nothing has to be read, whether the key is there or not.
+        if self.is_absent(shorten::<L>(key)) {
+            return Ok(());
+        }
         match self.cache.find(hash, shorten::<L>(key)) {
             Some(id) => {
                 self.cache.entry(id).1.hot.set(true);
                 Ok(())
             }
-            None if self.is_absent(shorten::<L>(key)) => Ok(()),
             None => self.miss(hash, key),
         }
     }
