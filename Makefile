@@ -14,11 +14,14 @@ S3 ?= 1
 POSTGRES ?= 1
 # Seeds of the simulation, each one schedule with its own faults.
 SEEDS ?= 500
-# Minutes of faults, and their seed, for `make chaos`.
+# Minutes of faults, and their seed, for `make chaos`; what the cluster is made of: files, servers (two JobManagers on
+# PostgreSQL, checkpoints in S3), or half of the time each; and how many seconds the job may take to go on after the last fault.
 MINUTES ?= 2
 SEED ?= 1
 # Examples of each endpoint and phase for `make fuzz-rest`, which takes SEED too.
 EXAMPLES ?= 20
+CLUSTER ?= mix
+PROGRESS ?= 10
 # Further flags for every cargo build and test, such as --locked or --offline.
 CARGO_FLAGS ?=
 
@@ -85,8 +88,8 @@ docs: deps ## rustdoc of the workspace, warnings are errors
 sim: deps ## deterministic simulation (SEEDS=100000)
 	SEEDS=$(SEEDS) CLUSTER_SEEDS=$(SEEDS) cargo test --release -p tidemill-sim $(CARGO_FLAGS) -- --nocapture
 
-chaos: deps-features deps-hosts ## a real cluster whose parts are killed, stopped and cut off (MINUTES=10 SEED=1)
-	CHAOS_SECONDS=$$(( $(MINUTES) * 60 )) SEED=$(SEED) $(clusters_env) cargo test $(clusters_build) --test chaos $(CARGO_FLAGS) -- --nocapture
+chaos: deps-features deps-hosts ## a real cluster whose parts are killed, stopped and cut off (MINUTES=10 SEED=1 CLUSTER=servers)
+	CHAOS_SECONDS=$$(( $(MINUTES) * 60 )) SEED=$(SEED) CLUSTER=$(CLUSTER) PROGRESS=$(PROGRESS) $(clusters_env) cargo test $(clusters_build) --test chaos $(CARGO_FLAGS) -- --nocapture
 
 fuzz-rest: ## the REST interface of a real cluster, by its own description (EXAMPLES=200 SEED=2)
 	@scripts/install-deps.sh fuzz

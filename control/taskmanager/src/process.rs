@@ -6,7 +6,8 @@
 //! Invariants
 //!   P1  A program ends when its agent does, however that ends: the kernel kills it with the spawning thread.
 //!   P2  A program leads a process group of its own, so that what it starts can be ended with it.
-//!   P3  Nothing of the agent's settings is in a program's environment: no variable `TIDEMILL_*`.
+//!   P3  Nothing of the agent's settings is in a program's environment: no variable `TIDEMILL_*` but the one for programs,
+//!       [`FOR_PROGRAMS`].
 
 use crate::user::User;
 use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
@@ -77,7 +78,7 @@ fn spawn(launch: &Launch) -> io::Result<Child> {
         .process_group(0)
         .kill_on_drop(true);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TIDEMILL_") {
+        if !is_for_programs(&name.to_string_lossy()) {
             command.env_remove(name);
         }
     }
@@ -87,6 +88,14 @@ fn spawn(launch: &Launch) -> io::Result<Child> {
     }
     die_with_parent(&mut command);
     busy_retry(|| command.spawn())
+}
+
+/// How long a worker waits for its bucket: no setting, but a variable of every process that has one.
+const FOR_PROGRAMS: &str = "TIDEMILL_S3_TIMEOUT";
+
+/// P3.
+fn is_for_programs(variable: &str) -> bool {
+    !variable.starts_with("TIDEMILL_") || variable == FOR_PROGRAMS
 }
 
 /// P1.
@@ -152,5 +161,20 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_get_the_time_for_s3_and_no_setting() {
+        for name in [FOR_PROGRAMS, "AWS_REGION", "PATH"] {
+            assert!(is_for_programs(name), "{name}");
+        }
+        for name in ["TIDEMILL_SECRET", "TIDEMILL_TOKEN", "TIDEMILL_S3_REGION", "TIDEMILL_LOG"] {
+            assert!(!is_for_programs(name), "{name}");
+        }
     }
 }

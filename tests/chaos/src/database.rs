@@ -4,8 +4,8 @@ use crate::cluster::Plan;
 use std::io;
 use tidemill_postgres_testing::{PASSWORD, Server};
 
-/// Lets a cluster that is not started yet keep its metadata in `server`, with two JobManagers that share a directory
-/// of programs.
+/// Lets a cluster that is not started yet keep its metadata in `server`, with two JobManagers. They need a place for
+/// programs that both reach.
 ///
 /// # Errors
 /// When the password cannot be written.
@@ -15,7 +15,6 @@ pub fn keep_metadata_in(server: &Server, plan: &mut Plan) -> io::Result<()> {
     plan.settings.extend([
         format!("metadata.location={}", server.url()),
         format!("metadata.password_file={}", password.display()),
-        format!("artifacts.location={}", plan.dir.join("programs").display()),
     ]);
     Ok(())
 }

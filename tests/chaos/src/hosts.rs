@@ -3,19 +3,25 @@
 //!
 //! Invariants
 //!   H1  Namespaces have names of this process alone, and are removed when the hosts are dropped.
+//!   H2  Two hosts are parted at most once: parting them again, or joining those that are not, does nothing.
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 /// See the module.
 pub struct Hosts {
     tag: String,
     count: usize,
+    /// H2.
+    parted: Mutex<BTreeSet<(usize, usize)>>,
 }
 
 fn ip(words: &[&str]) -> io::Result<()> {
@@ -33,7 +39,11 @@ impl Hosts {
     /// # Errors
     /// When this process may not, or `ip` is missing: what says which.
     pub fn new(count: usize) -> io::Result<Self> {
-        let hosts = Hosts { tag: format!("tmc{}", std::process::id()), count };
+        // One process may have several networks.
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let tag = format!("tmc{}n{number}", std::process::id());
+        let hosts = Hosts { tag, count, parted: Mutex::default() };
         let switch = hosts.switch();
         ip(&["netns", "add", &switch])?;
         ip(&["-n", &switch, "link", "add", "br0", "type", "bridge"])?;
@@ -92,10 +102,32 @@ impl Hosts {
     /// # Errors
     /// When `ip` does not do it.
     pub fn part(&self, a: usize, b: usize, parted: bool) -> io::Result<()> {
+        let pair = (a.min(b), a.max(b));
+        let mut known = self.parted.lock().unwrap_or_else(PoisonError::into_inner);
+        let changes = if parted { known.insert(pair) } else { known.remove(&pair) };
+        if !changes {
+            return Ok(());
+        }
         let how = if parted { "add" } else { "del" };
         for (here, there) in [(a, b), (b, a)] {
             let (name, address) = (self.name(here), format!("{}/32", self.address(there)));
             ip(&["-n", &name, "route", how, "blackhole", &address])?;
+        }
+        Ok(())
+    }
+}
+
+impl Hosts {
+    /// Ends all connections between two hosts, and tells both; new ones are possible.
+    ///
+    /// # Errors
+    /// When `ss` does not do it.
+    pub fn cut(&self, a: usize, b: usize) -> io::Result<()> {
+        for (here, there) in [(a, b), (b, a)] {
+            let address = self.address(there).to_string();
+            let words =
+                ["netns", "exec", &self.name(here), "ss", "-K", "-t", "-H", "dst", &address];
+            ip(&words)?;
         }
         Ok(())
     }

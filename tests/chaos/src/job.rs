@@ -154,7 +154,31 @@ impl Job {
     /// # Errors
     /// When it fails.
     pub fn savepoint(&self, cluster: &Cluster) -> Result<String, String> {
-        let said = self.tell(cluster, "savepoint", &Value::Null)?;
+        self.savepoint_by(cluster, "savepoint")
+    }
+
+    /// Stops it with a savepoint; where that lies.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn stop(&self, cluster: &Cluster) -> Result<String, String> {
+        let place = self.savepoint_by(cluster, "stop")?;
+        until(PATIENCE, "the job is stopped", || {
+            (self.status(cluster)?["status"] == "STOPPED").then_some(place.clone())
+        })
+    }
+
+    /// Checkpoints that failed so far.
+    ///
+    /// # Errors
+    /// When nobody tells it.
+    pub fn failed_checkpoints(&self, cluster: &Cluster) -> Result<u64, String> {
+        let said = cluster.get(&format!("{}/checkpoints", self.path)).map_err(|e| e.to_string())?;
+        said["counts"]["failed"].as_u64().ok_or_else(|| format!("no counts: {said}"))
+    }
+
+    fn savepoint_by(&self, cluster: &Cluster, how: &str) -> Result<String, String> {
+        let said = self.tell(cluster, how, &Value::Null)?;
         let trigger = said["trigger_id"].as_str().ok_or("no trigger")?.to_owned();
         let path = format!("{}/savepoints/{trigger}", self.path);
         let done = until(PATIENCE, "the savepoint is done", || {

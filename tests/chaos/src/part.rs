@@ -3,7 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -125,4 +125,32 @@ pub fn until<T>(
         }
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// All files below a directory; none where there is no such directory.
+pub fn files(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => found.push(path.display().to_string()),
+        }
+    }
+    found
+}
+
+/// A copy of a program in a directory, without what only debuggers read: a test's own server takes as long as it takes
+/// for each byte of it.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn slim(program: &Path, dir: &Path) -> io::Result<PathBuf> {
+    let copy = dir.join("program");
+    let stripped =
+        Command::new("strip").arg("--strip-all").arg("-o").arg(&copy).arg(program).status();
+    if !stripped.is_ok_and(|s| s.success()) {
+        fs::copy(program, &copy)?;
+    }
+    Ok(copy)
 }

@@ -38,6 +38,7 @@ impl Run {
             .chain(settings)
             .map(|setting| (*setting).to_owned())
             .collect();
+        plan.settings.push(format!("artifacts.location={}", dir.path().join("programs").display()));
         keep_metadata_in(&server, &mut plan).map_err(|e| e.to_string())?;
         let cluster = Cluster::start(plan).map_err(|e| e.to_string())?;
         cluster.wait_for_slots()?;

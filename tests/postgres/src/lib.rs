@@ -123,11 +123,14 @@ impl Server {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts it, again; waits until it answers.
+    /// Starts it, again, unless it runs; waits until it answers.
     ///
     /// # Panics
     /// When it does not in a minute.
     pub fn resume(&self) {
+        if !self.has_ended() {
+            return;
+        }
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             let log = self.dir.path().join("log");

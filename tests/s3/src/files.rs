@@ -108,6 +108,10 @@ impl S3 for Files {
         asked: Asked<CompleteMultipartUploadInput>,
     ) -> Said<CompleteMultipartUploadOutput> {
         let id = asked.input.upload_id.clone();
+        // One that is over is not there, as S3 says it: not forbidden, as s3s-fs would.
+        if !self.uploads.lock().contains_key(&id) {
+            return Err(s3s::s3_error!(NoSuchUpload));
+        }
         let said = self.inner.complete_multipart_upload(asked).await?;
         self.uploads.lock().remove(&id);
         Ok(said)
@@ -118,6 +122,9 @@ impl S3 for Files {
         asked: Asked<AbortMultipartUploadInput>,
     ) -> Said<AbortMultipartUploadOutput> {
         let id = asked.input.upload_id.clone();
+        if !self.uploads.lock().contains_key(&id) {
+            return Err(s3s::s3_error!(NoSuchUpload));
+        }
         let said = self.inner.abort_multipart_upload(asked).await?;
         self.uploads.lock().remove(&id);
         Ok(said)

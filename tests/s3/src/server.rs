@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +19,8 @@ use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 
 use crate::fault::{Fault, Faults, Seen};
 use crate::files::{Files, Unconditional, Uploads};
@@ -39,6 +40,7 @@ pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
     root: tempfile::TempDir,
+    away: watch::Sender<bool>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -50,11 +52,19 @@ struct Shared {
 }
 
 impl Server {
-    /// Starts one, with [`BUCKET`] in it.
+    /// Starts one on loopback, with [`BUCKET`] in it.
     ///
     /// # Panics
     /// When this machine does not let it.
     pub fn start() -> Self {
+        Self::start_at(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
+    /// The same at another address of this machine, or of the network namespace of the calling thread.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    pub fn start_at(address: IpAddr) -> Self {
         let root = tempfile::tempdir().expect("a temporary directory for the server's objects");
         std::fs::create_dir(root.path().join(BUCKET)).expect("a directory for the bucket");
         let files = FileSystem::new(root.path()).expect("a file system for the server");
@@ -70,28 +80,29 @@ impl Server {
             .enable_all()
             .build()
             .expect("a runtime for the server");
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-        let listener = listener.expect("a free port of loopback");
+        let listener = std::net::TcpListener::bind((address, 0));
+        let listener = listener.expect("a free port");
         listener.set_nonblocking(true).expect("a listener that does not block");
         let address = listener.local_addr().expect("the server's address");
         let (stop, stopped) = oneshot::channel();
+        let (away, is_away) = watch::channel(false);
         let serving = Arc::clone(&shared);
         #[expect(clippy::disallowed_methods, reason = "the server is a shell of its own")]
         let thread = std::thread::spawn(move || {
             runtime.block_on(async {
                 let listener = TcpListener::from_std(listener).expect("the listener");
                 tokio::select! {
-                    () = accept(&listener, serving) => {}
+                    () = accept(listener, serving, is_away) => {}
                     _ = stopped => {}
                 }
             });
             // Requests that hang go with it.
             runtime.shutdown_background();
         });
-        Server { address, shared, root, stop: Some(stop), thread: Some(thread) }
+        Server { address, shared, root, away, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// `http://127.0.0.1:port`.
+    /// `http://`, address and port.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -113,6 +124,11 @@ impl Server {
     /// From now on `decide` says what becomes of each request.
     pub fn fail(&self, decide: impl FnMut(&Seen) -> Fault + Send + 'static) {
         self.shared.faults.set(Some(Box::new(decide)));
+    }
+
+    /// From now on nobody listens: connections are refused, those that there were are gone. Or again.
+    pub fn be_away(&self, away: bool) {
+        self.away.send_replace(away);
     }
 
     /// From now on every request is served.
@@ -145,17 +161,49 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: &TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<Shared>, mut away: watch::Receiver<bool>) {
+    let Ok(address) = listener.local_addr() else { return };
+    let mut listening = Some(listener);
+    let mut connections = JoinSet::new();
     loop {
-        let Ok((socket, _)) = listener.accept().await else { continue };
-        let shared = Arc::clone(&shared);
-        tokio::spawn(async move {
-            let service = service_fn(move |request| serve(Arc::clone(&shared), request));
-            // A connection that was cut, by either side, is what tests want.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(socket), service)
-                .await;
-        });
+        let accepted = async {
+            match &listening {
+                Some(listener) => listener.accept().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            Ok((socket, _)) = accepted => {
+                let shared = Arc::clone(&shared);
+                connections.spawn(async move {
+                    let service = service_fn(move |request| serve(Arc::clone(&shared), request));
+                    // A connection that was cut, by either side, is what tests want.
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(socket), service)
+                        .await;
+                });
+            }
+            Some(_) = connections.join_next() => {}
+            Ok(()) = away.changed() => {
+                if *away.borrow_and_update() {
+                    listening = None;
+                    connections.abort_all();
+                } else if listening.is_none() {
+                    listening = Some(listen_again(address).await);
+                }
+            }
+            else => tokio::task::yield_now().await,
+        }
+    }
+}
+
+/// The port is this server's, unless somebody has taken it meanwhile: then it is waited for.
+async fn listen_again(address: SocketAddr) -> TcpListener {
+    loop {
+        if let Ok(listener) = TcpListener::bind(address).await {
+            return listener;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }
 
