@@ -165,13 +165,14 @@ impl Service {
         let rows = &job.history.record().checkpoints;
         let in_state = |state| rows.iter().filter(move |c| c.state == state).map(|c| c.epoch);
         let whole: BTreeSet<u64> = in_state(CheckpointState::Completed).collect();
+        let old = old(rows, keep);
         let mut in_flight: BTreeSet<u64> = in_state(CheckpointState::InProgress).collect();
         in_flight.extend(job.committing.as_ref().map(|c| c.epoch));
         in_flight.extend(protected);
         let (opener, store) = (self.stores.snapshots.clone(), job.row().store.clone());
         let (done, id) = (self.done.clone(), id.clone());
         tokio::spawn(async move {
-            let work = move |s: &dyn SnapshotStore| retain(s, keep, &whole, &in_flight);
+            let work = move |s: &dyn SnapshotStore| retain(s, keep, &whole, &in_flight, &old);
             let result = fence.with_store(&opener, &store, work).await.map_err(|e| e.to_string());
             let _ = done.send(Done::Retained { term: fence.term, job: id, result });
         });
@@ -258,15 +259,32 @@ pub(crate) fn locate(store: &StoreSettings, epoch: Epoch) -> String {
 }
 
 /// Keeps the newest whole ones. What has no row is no checkpoint, whatever the store says.
+///
+/// Of the `old` ones, those that are gone are told with those that are deleted now: a JobManager may have deleted them
+/// and ended, or lost its store, before it had recorded that.
 fn retain(
     store: &dyn SnapshotStore,
     keep: usize,
     whole: &BTreeSet<u64>,
     in_flight: &BTreeSet<u64>,
+    old: &[u64],
 ) -> Result<Retained, Error> {
     let listed = store.list()?;
     let suspect = listed.iter().map(|c| c.epoch).filter(|e| !whole.contains(e)).collect();
-    tidemill_snapshot::retain(store, Policy { keep }, in_flight, &suspect)
+    let there: BTreeSet<u64> = listed.iter().filter(|c| c.committed).map(|c| c.epoch).collect();
+    let mut retained = tidemill_snapshot::retain(store, Policy { keep }, in_flight, &suspect)?;
+    retained.checkpoints.extend(old.iter().filter(|e| !there.contains(e)));
+    Ok(retained)
+}
+
+/// Complete epochs that retention lets go: beyond the newest `keep`, and no savepoints. Never more, so that a store that
+/// shows nothing for a while (a directory that is not mounted) takes nothing away.
+fn old(rows: &[CheckpointRow], keep: usize) -> Vec<Epoch> {
+    let whole = rows.iter().filter(|c| c.state == CheckpointState::Completed && !c.savepoint);
+    let mut epochs: Vec<Epoch> = whole.map(|c| c.epoch).collect();
+    epochs.sort_unstable();
+    epochs.truncate(epochs.len().saturating_sub(keep));
+    epochs
 }
 
 /// Deletes all but these.
@@ -287,4 +305,63 @@ fn clear(store: &dyn SnapshotStore, kept: &BTreeSet<u64>) -> Result<Retained, Er
         }
     }
     Ok(retained)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use tidemill_snapshot::{DirStore, JobFacts};
+
+    fn row(epoch: Epoch, savepoint: bool, state: CheckpointState) -> CheckpointRow {
+        CheckpointRow {
+            epoch,
+            state,
+            savepoint,
+            triggered_ms: 0,
+            duration_ms: None,
+            object_bytes: 0,
+            shared_bytes: 0,
+            records: 0,
+            location: None,
+            reason: None,
+        }
+    }
+
+    fn commit(store: &DirStore, epoch: Epoch, savepoint: bool) {
+        let facts = JobFacts {
+            job: "a job".into(),
+            epoch,
+            created_at_ms: 0,
+            savepoint,
+            parallelism: 1,
+            max_parallelism: 128,
+            operators: Vec::new(),
+            properties: BTreeMap::new(),
+        };
+        store.put_manifest(&Manifest::assemble(facts, Vec::new())).unwrap();
+    }
+
+    #[test]
+    fn what_an_earlier_job_manager_deleted_and_did_not_record_is_told_as_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirStore::create(dir.path()).unwrap();
+        let whole = CheckpointState::Completed;
+        // Epochs 1, 3 and 5 are gone; 2 is a savepoint, 4 a failure that left nothing.
+        let mut rows: Vec<_> = (1..=8).map(|epoch| row(epoch, epoch == 2, whole)).collect();
+        rows[3].state = CheckpointState::Failed;
+        let known: BTreeSet<u64> =
+            rows.iter().filter(|r| r.state == whole).map(|r| r.epoch).collect();
+        for epoch in [2, 6, 7, 8] {
+            commit(&store, epoch, epoch == 2);
+        }
+        assert_eq!(old(&rows, 2), [1, 3, 5, 6]);
+        let retained = retain(&store, 2, &known, &BTreeSet::new(), &old(&rows, 2)).unwrap();
+        assert_eq!(retained.checkpoints, [6, 1, 3, 5]);
+        // An empty place is no reason to forget those that are to be kept.
+        let empty = tempfile::tempdir().unwrap();
+        let empty = DirStore::create(empty.path()).unwrap();
+        let retained = retain(&empty, 2, &known, &BTreeSet::new(), &old(&rows, 2)).unwrap();
+        assert_eq!(retained.checkpoints, [1, 3, 5, 6]);
+    }
 }
