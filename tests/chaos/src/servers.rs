@@ -46,6 +46,18 @@ impl Servers {
     }
 }
 
+impl Servers {
+    /// The database's host, where there are hosts.
+    pub fn database_host(&self) -> usize {
+        self.database_host
+    }
+
+    /// The bucket's host, where there are hosts.
+    pub fn bucket_host(&self) -> usize {
+        self.database_host + 1
+    }
+}
+
 impl Keeper for Servers {
     fn begin(&self, outage: Outage, _: &Cluster) {
         match outage {
