@@ -187,6 +187,18 @@ impl Master {
         self.submission.plan.slots()
     }
 
+    /// Nothing was told to it for so long, although something may have happened: what workers had to do in time, they
+    /// may have done. Everything that waits for somebody waits so much longer.
+    pub fn slept(&mut self, gap: Micros) {
+        self.workers.slept(gap);
+        match &mut self.phase {
+            Phase::Deploying { deadline, .. } | Phase::Adopting { deadline, .. } => {
+                *deadline += gap
+            }
+            Phase::Assembling { .. } | Phase::Running(_) | Phase::Over => {}
+        }
+    }
+
     /// Handles one event and appends what is to be done.
     pub fn on(&mut self, now: Micros, event: MasterEvent, out: &mut Vec<Effect>) {
         if matches!(self.phase, Phase::Over) {

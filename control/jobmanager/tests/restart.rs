@@ -220,6 +220,55 @@ async fn nothing_is_deployed_while_metadata_is_away(kept: Kept) {
     assert!(record.job.attempt > 0);
 }
 
+/// One worker of two is killed while the store does not answer, for longer than a worker may take to stop: the other
+/// one has stopped, and is kept.
+async fn healthy_workers_outlive_an_outage(kept: Kept, begins: fn(&Kept), ends: fn(&Kept)) {
+    let (cluster, managers) = cluster_with(kept, 2, |_| {}).await;
+    let id = cluster.run(&[("parallelism", b"6")]).await;
+    cluster.until_status(&id, "RUNNING").await;
+    let all = || managers.iter().flat_map(TaskManager::workers).collect::<Vec<_>>();
+    let before = all();
+    assert_eq!(before.len(), 2, "{before:?}");
+    let newest = || managers.iter().flat_map(TaskManager::commits).max();
+    cluster.until("checkpoints are taken", |_| async { newest() > Some(2) }).await;
+    begins(&cluster.kept);
+    // Until everything that had begun is over.
+    let (mut seen, mut same) = (newest(), 0);
+    while same < 20 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let now = newest();
+        same = if now == seen { same + 1 } else { 0 };
+        seen = now;
+    }
+    let (killed, healthy) = (before[0].clone(), before[1].clone());
+    managers.iter().for_each(|m| m.kill(&killed));
+    cluster.until("it is gone", |_| async { !all().contains(&killed) }).await;
+    // `stop_timeout_ms` is 500.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    ends(&cluster.kept);
+    cluster
+        .until("it runs again", |c| {
+            let id = id.clone();
+            async move {
+                let job = c.job(&id).await;
+                job["status"] == "RUNNING" && job["attempt"] == 1
+            }
+        })
+        .await;
+    cluster.until("checkpoints go on", |_| async { newest() > seen }).await;
+    assert!(all().contains(&healthy), "{healthy} was replaced: {:?}", all());
+}
+
+async fn healthy_workers_outlive_metadata_that_is_away(kept: Kept) {
+    let away = |kept: &Kept| kept.set_away(Some("a test"));
+    healthy_workers_outlive_an_outage(kept, away, |kept| kept.set_away(None)).await;
+}
+
+async fn healthy_workers_outlive_a_commit_in_doubt(kept: Kept) {
+    let doubtful = |kept: &Kept| kept.set_doubtful(true);
+    healthy_workers_outlive_an_outage(kept, doubtful, |kept| kept.set_doubtful(false)).await;
+}
+
 async fn a_checkpoint_whose_row_cannot_be_written_fails_and_the_job_goes_on(kept: Kept) {
     let (cluster, managers) = cluster_with(kept, 1, |c| {
         c.jobs.checkpoint_timeout_ms = 1_500;
@@ -348,6 +397,8 @@ over_every_store! {
     a_deposed_jobmanager_deletes_no_checkpoint
     nothing_is_deployed_while_metadata_is_away
     a_checkpoint_whose_row_cannot_be_written_fails_and_the_job_goes_on
+    healthy_workers_outlive_metadata_that_is_away
+    healthy_workers_outlive_a_commit_in_doubt
     a_submission_that_cannot_be_recorded_is_no_job
     a_jobmanager_waits_for_its_metadata
 }

@@ -522,3 +522,23 @@ fn what_the_user_gave_is_used_where_all_later_checkpoints_are_damaged() {
         assert_eq!(failed_for_good(&out).is_some(), from == 41, "{out:?}");
     }
 }
+
+#[test]
+fn workers_that_stopped_while_nothing_was_told_are_kept() {
+    for told in [false, true] {
+        let mut bench = Bench::running();
+        let epoch = bench.checkpoint();
+        bench.says(1, Says::Failed { attempt: 0, failure: failure("a panic", None) });
+        bench.now += 60_000_000;
+        if told {
+            bench.master.slept(60_000_000);
+        }
+        // What was held back is told first; the workers' answers lie behind it.
+        let lost = bench.on(MasterEvent::Tick);
+        let lost = lost.iter().filter(|e| matches!(e, Effect::StopWorker { .. })).count();
+        assert_eq!(lost, if told { 0 } else { 2 }, "told: {told}");
+        bench.says(0, Says::Stopped { attempt: 0 });
+        let out = bench.says(1, Says::Stopped { attempt: 0 });
+        assert_eq!(restored(&out), told.then_some(epoch));
+    }
+}

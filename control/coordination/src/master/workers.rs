@@ -188,6 +188,16 @@ impl Workers {
         self.workers.values().filter_map(deadline).chain(self.ask_again).min()
     }
 
+    /// Moves what is to happen in time.
+    pub(super) fn slept(&mut self, gap: Micros) {
+        for w in self.workers.values_mut() {
+            match &mut w.state {
+                State::Starting { deadline } | State::Stopping { deadline, .. } => *deadline += gap,
+                State::Idle | State::Running(_) => {}
+            }
+        }
+    }
+
     /// Orders everything that runs to stop.
     pub(super) fn halt(&mut self, attempt: Attempt, stop_by: Micros, out: &mut Vec<Effect>) {
         for (&worker, w) in &mut self.workers {

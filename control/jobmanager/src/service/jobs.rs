@@ -53,8 +53,8 @@ pub(crate) struct Job {
     holds: u64,
     /// J3: the epoch whose outcome is to come.
     pub(super) committing: Option<Box<Committing>>,
-    /// J3: what the master hears later.
-    frozen: Option<VecDeque<MasterEvent>>,
+    /// J3: since when the master hears nothing, and what it hears later.
+    frozen: Option<(Micros, VecDeque<MasterEvent>)>,
     pub(crate) metrics: BTreeMap<u32, WorkerMetrics>,
     /// When the last epoch was triggered.
     triggered: Micros,
@@ -340,7 +340,7 @@ impl Service {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let Some(job) = self.jobs.get_mut(id) else { return };
-            if let Some(later) = &mut job.frozen {
+            if let Some((_, later)) = &mut job.frozen {
                 if later.len() < HELD_MAX {
                     later.push_back(event);
                 }
@@ -405,15 +405,15 @@ impl Service {
 
     pub(super) fn send(&mut self, id: &JobId, worker: u32, message: ToWorker) {
         let Some(job) = self.jobs.get_mut(id) else { return };
-        // What lets a worker go on, or ends it, waits for nothing.
-        let waits = !matches!(message, ToWorker::Attached { .. } | ToWorker::Shutdown);
-        if let Some((_, waiting)) = &mut job.held
-            && waits
-            && waiting.len() < HELD_MAX
-        {
-            waiting.push((worker, message));
-            return;
+        if let Some((_, waiting)) = &mut job.held {
+            let Some(message) = held_back(waiting, worker, message) else { return };
+            return self.send_now(id, worker, message);
         }
+        self.send_now(id, worker, message);
+    }
+
+    fn send_now(&mut self, id: &JobId, worker: u32, message: ToWorker) {
+        let Some(job) = self.jobs.get_mut(id) else { return };
         if let Some(outbox) = job.outboxes.get(&worker)
             && !outbox.send(message)
         {
@@ -427,6 +427,7 @@ impl Service {
 
     /// J3: while a commit is in doubt, a failed attempt waits.
     pub(super) fn freeze(&mut self, id: &JobId) {
+        let now = self.now();
         if let Some(job) = self.jobs.get_mut(id)
             && job.committing.is_some()
             && job.frozen.is_none()
@@ -434,15 +435,20 @@ impl Service {
             warn!(
                 "job {id}: its next attempt waits until it is known whether a checkpoint is complete"
             );
-            job.frozen = Some(VecDeque::new());
+            job.frozen = Some((now, VecDeque::new()));
         }
     }
 
     /// The outcome of a commit is known: the master hears of it first, then of what came meanwhile.
     pub(super) fn settle(&mut self, id: &JobId, outcome: MasterEvent) {
+        let now = self.now();
         let Some(job) = self.jobs.get_mut(id) else { return };
         job.committing = None;
-        let later = job.frozen.take().unwrap_or_default();
+        let (since, later) = job.frozen.take().unwrap_or((now, VecDeque::new()));
+        if let Some(master) = &mut job.master {
+            // The answers to what it had asked for are in `later`.
+            master.slept(now.saturating_sub(since));
+        }
         self.drive(id, outcome);
         for event in later {
             self.drive(id, event);
@@ -504,6 +510,51 @@ impl Service {
             self.jobs.remove(&id);
             self.note(vec![Change::ForgetJob(id)]);
         }
+    }
+}
+
+/// J2: puts a message to those that wait for a row, or gives it back because it waits for nothing: what lets a worker
+/// go on, and what ends it or its attempt. What such a message is about is not begun any more, so nothing piles up
+/// while the metadata store is away.
+fn held_back(
+    waiting: &mut Vec<(u32, ToWorker)>,
+    worker: u32,
+    message: ToWorker,
+) -> Option<ToWorker> {
+    match message {
+        ToWorker::Attached { .. } | ToWorker::Shutdown => return Some(message),
+        ToWorker::Stop { attempt } => {
+            waiting.retain(|(to, held)| *to != worker || attempt_of(held) > Some(attempt));
+            return Some(message);
+        }
+        ToWorker::Abort { epoch, .. } => {
+            let begins =
+                |m: &ToWorker| matches!(m, ToWorker::Trigger { epoch: e, .. } if *e == epoch);
+            let before = waiting.len();
+            waiting.retain(|(to, held)| *to != worker || !begins(held));
+            if waiting.len() < before {
+                return None;
+            }
+        }
+        _ => {}
+    }
+    if waiting.len() < HELD_MAX {
+        waiting.push((worker, message));
+    } else {
+        warn!("worker {worker} is not told something: {HELD_MAX} messages wait for a row already");
+    }
+    None
+}
+
+fn attempt_of(message: &ToWorker) -> Option<Attempt> {
+    match message {
+        ToWorker::Deploy(deployment) => Some(deployment.attempt),
+        ToWorker::Trigger { attempt, .. }
+        | ToWorker::Finish { attempt, .. }
+        | ToWorker::Commit { attempt, .. }
+        | ToWorker::Abort { attempt, .. }
+        | ToWorker::Stop { attempt } => Some(*attempt),
+        ToWorker::Attached { .. } | ToWorker::Heartbeat | ToWorker::Shutdown => None,
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
 use tidemill_jobmanager::metadata::{
-    Change, DirArtifacts, EmbeddedMetadata, JobRecord, Lead, MemoryArtifacts, MemoryMetadata,
-    MetadataError, Pending, Term,
+    Change, CheckpointState, DirArtifacts, EmbeddedMetadata, JobRecord, Lead, MemoryArtifacts,
+    MemoryMetadata, MetadataError, Pending, Term,
 };
 use tidemill_jobmanager::{ArtifactStore, MetadataStore, Stores, open_store};
 use tidemill_protocol::JobId;
@@ -43,6 +43,8 @@ enum Place {
 struct Told {
     /// Every call fails with it.
     away: Option<String>,
+    /// Whether a checkpoint's completion is written is not said.
+    doubtful: bool,
     /// Only the candidate with this address is elected.
     heir: Option<String>,
     /// The heads and checkpoints that were written last.
@@ -103,6 +105,11 @@ impl Kept {
     /// From now on every call fails as unavailable, until called with `None`.
     pub(crate) fn set_away(&self, why: Option<&str>) {
         self.told.lock().unwrap().away = why.map(str::to_owned);
+    }
+
+    /// From now on nobody learns whether a checkpoint is complete, until called with `false`.
+    pub(crate) fn set_doubtful(&self, doubtful: bool) {
+        self.told.lock().unwrap().doubtful = doubtful;
     }
 
     /// From now on only the candidate with this address is elected.
@@ -197,6 +204,13 @@ impl MetadataStore for Watched {
     ) -> Pending<'a, Result<(), MetadataError>> {
         Box::pin(async move {
             self.check()?;
+            let completes = |c: &Change| match c {
+                Change::Checkpoint(_, row) => row.state == CheckpointState::Completed,
+                _ => false,
+            };
+            if changes.iter().any(completes) && self.told.lock().unwrap().doubtful {
+                return Err(MetadataError::InDoubt("a test".into()));
+            }
             self.store.write(term, changes).await?;
             self.told.lock().unwrap().written.extend_from_slice(changes);
             Ok(())
