@@ -399,7 +399,8 @@ impl Batch {
     #[expect(unsafe_code, reason = "the archive is accessed in place")]
     pub fn get<T: Record>(&self, i: usize) -> (T::View<'_>, Timestamp, u64) {
         let stride = const { stride_of::<T>() };
-        debug_assert!(stride == self.stride as usize, "C2");
+        // Once more, since a peer may have said otherwise: it decides where the metadata is.
+        assert!(stride == self.stride as usize, "C2: a batch of another type");
         let (timestamp, hash) = self.meta(i, const { meta_bytes(stride_of::<T>()) });
         let root = match stride {
             0 => self.uneven_end(i) - size_of::<T::Archived>(),

@@ -303,6 +303,10 @@ pub fn deploy_part(
     Ok(parts)
 }
 
+/// The most buffers of a channel within a slot. Its ends take turns: more of them would only be more memory
+/// that passes through the CPU's caches. One is written, one is full, one is on its way back.
+const SAME_SLOT_CREDITS: usize = 3;
+
 /// A channel of the job.
 struct Wire<'a> {
     index: u32,
@@ -338,6 +342,11 @@ impl Wires {
                     let crosses = producer != consumer;
                     crosses.then(|| doorbells[(slot - local.start) as usize].clone())
                 };
+                let credits = match producer == consumer {
+                    true => options.credits.min(SAME_SLOT_CREDITS),
+                    false => options.credits,
+                };
+                let options = ChannelOptions { credits, ..options };
                 let (tx, mut rx) = channel(options, bell(consumer), bell(producer));
                 if edge.wiring == Wiring::OneToOne {
                     rx.keep_order();

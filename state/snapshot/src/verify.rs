@@ -7,18 +7,21 @@
 //!   V2  Memory is bounded by one buffer, whatever lengths the damaged bytes claim.
 
 use crate::error::{Error, Result};
-use crate::format::{self, CHUNK_HEADER_BYTES, ChunkHeader, OBJECT_HEADER_BYTES};
+use crate::format::{self, CHUNK_HEADER_BYTES, ChunkHeader, FormatError, OBJECT_HEADER_BYTES};
 use crate::manifest::{Manifest, ObjectInfo, SectionEntry, SubtaskId};
 use crate::object::Index;
 use crate::store::{self, ObjectReader, SnapshotStore};
 
 const BUFFER_BYTES: usize = 256 << 10;
 
+const REMEDY_VERSION: &str =
+    "restore with the version of Tidemill that wrote it, or start without it";
+
 /// Reads a whole checkpoint and compares it with its manifest.
 ///
 /// # Errors
-/// [`Error::Damaged`] naming the file and what is wrong with it; other classes when the store
-/// cannot be read.
+/// [`Error::Damaged`] naming the file and what is wrong with it, [`Error::Refused`] for an object of
+/// another format version; other classes when the store cannot be read.
 pub fn verify(store: &dyn SnapshotStore, manifest: &Manifest) -> Result<()> {
     for object in &manifest.objects {
         let reader = present(store.open_object(manifest.epoch, &object.name))?;
@@ -163,7 +166,11 @@ impl<'a> Scan<'a> {
 
     fn header(&mut self) -> Result<()> {
         let bytes = self.array::<OBJECT_HEADER_BYTES>()?;
-        format::check_object_header(&bytes).map_err(|e| self.damaged(0, e))
+        format::check_object_header(&bytes).map_err(|e| match e {
+            // Whole, and another version's: nothing is to be fallen back from, and nothing deleted.
+            FormatError::Version(_) => Error::refused(self.reader.path(), e, REMEDY_VERSION),
+            _ => self.damaged(0, e),
+        })
     }
 
     fn chunk(&mut self) -> Result<ChunkHeader> {
