@@ -5,9 +5,9 @@ use std::path::Path;
 use crate::process::{Asker, Local, Server, children, signal_process, wait_for};
 use crate::words::Words;
 
-/// Settings that make the loss of a host known soon.
+/// Settings that make the loss of a host known soon, but not that of one which is only slow.
 const SOON: &[&str] =
-    &["--set", "jobmanager.heartbeat_timeout=2s", "--set", "jobmanager.reconnect_timeout=1s"];
+    &["--set", "jobmanager.heartbeat_timeout=15s", "--set", "jobmanager.reconnect_timeout=2s"];
 
 fn checkpointed(asker: &Asker, job: &str) -> serde_json::Value {
     asker.until(job, "a checkpoint", |j| j["checkpoints_completed"].as_u64() > Some(0))

@@ -24,7 +24,7 @@ pub(crate) use http::{Response, multipart, request};
 pub(crate) use kept::Kept;
 pub(crate) use task_manager::{Behaviour, TaskManager};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn secret() -> Key {
     Key::from_secret("a secret of tests")

@@ -16,7 +16,7 @@ use tidemill_protocol::{AgentId, JobId, StoreSettings, WorkerId, WorkerSays, Wor
 use tidemill_snapshot::{DirStore, SectionKind, SnapshotStore};
 
 /// No run may take longer.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(240);
 
 enum Input {
     Connected { worker: u32, connection: u64, stream: TcpStream },
