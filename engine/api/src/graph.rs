@@ -4,8 +4,11 @@
 //!   G1  Operators and edges are only added; a number stays valid.
 //!   G2  A task is registered when its head is, behind all that feed it: upstream tasks come first.
 //!   G3  The first mistake of the program is kept and reported when the job starts.
+//!   G4  A chain is open until it is closed, a branch as well as a task's own: a graph with an open
+//!       one is refused, for what stands in it would not be built.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use tidemill_base::{Error, Result};
 use tidemill_plan::{Edge, LogicalGraph, OperatorIndex, OperatorKind, OperatorSpec, Partitioning};
@@ -29,6 +32,8 @@ struct EdgeDraft {
 /// its ends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Chain {
+    /// Its number among all chains, branches included.
+    number: usize,
     /// Number of the task.
     task: usize,
     /// The task's first operator.
@@ -49,8 +54,10 @@ struct Inner {
     indices: Vec<OperatorIndex>,
     edges: Vec<EdgeDraft>,
     tasks: Vec<TaskDraft>,
-    /// Operators that branches hang on.
-    tapped: Vec<Operator>,
+    /// Chains begun so far.
+    chains: usize,
+    /// Those not closed yet, each with its last operator (G4).
+    open: BTreeMap<usize, Operator>,
     mistake: Option<Error>,
     max_skew: Option<i64>,
 }
@@ -69,7 +76,8 @@ impl Graph {
                 indices: Vec::new(),
                 edges: Vec::new(),
                 tasks: Vec::new(),
-                tapped: Vec::new(),
+                chains: 0,
+                open: BTreeMap::new(),
                 mistake: None,
                 max_skew: None,
             })),
@@ -106,9 +114,10 @@ impl Graph {
 
     /// Registers the task that begins with `head` (G2).
     pub(crate) fn begin(&self, head: Operator) -> Chain {
-        let tasks = &mut self.inner.borrow_mut().tasks;
-        tasks.push(TaskDraft { operators: vec![head], factory: None });
-        Chain { task: tasks.len() - 1, head, last: head }
+        let inner = &mut *self.inner.borrow_mut();
+        inner.tasks.push(TaskDraft { operators: vec![head], factory: None });
+        let number = inner.open(head);
+        Chain { number, task: inner.tasks.len() - 1, head, last: head }
     }
 
     /// Adds an operator that is fused behind the last one of `chain`. Returns the longer chain, and
@@ -121,13 +130,15 @@ impl Graph {
         inner.logical.connect(Edge::chained(chain.last.index, last.index));
         let operators = &mut inner.tasks[chain.task].operators;
         operators.push(last);
-        (Chain { last, ..chain }, operators.len() as u32 - 1)
+        let position = operators.len() as u32 - 1;
+        inner.open.entry(chain.number).and_modify(|open| *open = last);
+        (Chain { last, ..chain }, position)
     }
 
     /// Begins a branch: a chain that hangs on the last operator of `chain`, in the same task.
     pub(crate) fn branch(&self, chain: Chain, name: &str) -> Chain {
-        self.inner.borrow_mut().tapped.push(chain.last);
-        self.fuse(chain, name, OperatorKind::Union).0
+        let number = self.inner.borrow_mut().open(chain.last);
+        self.fuse(Chain { number, ..chain }, name, OperatorKind::Union).0
     }
 
     /// An edge with channels; returns its number.
@@ -146,9 +157,13 @@ impl Graph {
         inner.edges.len() - 1
     }
 
-    /// Says how the task of a closed chain is built.
-    pub(crate) fn close(&self, chain: Chain, factory: Box<dyn Fn() -> Build>) {
-        self.inner.borrow_mut().tasks[chain.task].factory = Some(factory);
+    /// Closes a chain (G4); a task's own one, not a branch, says how the task is built.
+    pub(crate) fn close(&self, chain: Chain, factory: Option<Box<dyn Fn() -> Build>>) {
+        let inner = &mut *self.inner.borrow_mut();
+        inner.open.remove(&chain.number);
+        if factory.is_some() {
+            inner.tasks[chain.task].factory = factory;
+        }
     }
 
     /// The parallelism of an operator.
@@ -182,6 +197,10 @@ impl Graph {
                 "the stream behind '{name}' leads nowhere: give it a sink, or remove it"
             ))
         };
+        // The plan does not miss a reader of an open chain whose last operator has a side output.
+        if let Some(open) = inner.open.values().next() {
+            return Err(leads_nowhere(open.number));
+        }
         let mut edges = Vec::new();
         for draft in &inner.edges {
             let (Some(from), Some(to)) = (task_of[draft.from], task_of[draft.to]) else {
@@ -198,12 +217,10 @@ impl Graph {
         let default = inner.default_parallelism();
         let tasks = std::mem::take(&mut inner.tasks);
         let mut plans = Vec::new();
-        for (number, task) in tasks.into_iter().enumerate() {
+        for task in tasks {
             let head = task.operators[0];
             let Some(factory) = task.factory else {
-                // A branch of it is read, which is why the plan does not miss a reader.
-                let tapped = inner.tapped.iter().find(|o| task_of[o.number] == Some(number));
-                return Err(leads_nowhere(tapped.unwrap_or(&head).number));
+                return Err(leads_nowhere(head.number));
             };
             let own = inner.logical.operator(head.index).and_then(|s| s.parallelism);
             let planned = physical.tasks().iter().find(|t| t.head().id.get() == ids[head.number]);
@@ -228,6 +245,13 @@ impl Graph {
 }
 
 impl Inner {
+    /// Begins a chain whose last operator is `last`; returns its number.
+    fn open(&mut self, last: Operator) -> usize {
+        self.open.insert(self.chains, last);
+        self.chains += 1;
+        self.chains - 1
+    }
+
     fn default_parallelism(&self) -> u32 {
         self.logical.parallelism()
     }

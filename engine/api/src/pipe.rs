@@ -74,7 +74,11 @@ impl Recipe<Box<dyn Task>> {
     pub(crate) fn into_factory(self) -> Box<dyn Fn() -> Build> {
         Box::new(move || {
             let build = (self.0)();
-            Box::new(move |mut io| build(&mut io))
+            Box::new(move |mut io| {
+                let task = build(&mut io)?;
+                io.all_taken()?;
+                Ok(task)
+            })
         })
     }
 }

@@ -320,9 +320,8 @@ impl<T: Record, P: Pipe<Out = T>> Stream<T, P> {
         S: Stage<T>,
         F: FnOnce(&mut Io) -> Result<S> + Clone + Send + 'static,
     {
-        if let Some(task) = self.pipe.close(Recipe::new(self.pipe.clone(), tail)) {
-            self.env.graph.close(self.chain, task.into_factory());
-        }
+        let task = self.pipe.close(Recipe::new(self.pipe.clone(), tail));
+        self.env.graph.close(self.chain, task.map(Recipe::into_factory));
     }
 }
 

@@ -54,6 +54,19 @@ impl Io {
             .remove(&edge)
             .ok_or_else(|| Error::job(format!("task '{name}' has no output for edge {edge}")))
     }
+    /// That the task has taken all its channels: the consumer of one that it has not would wait for
+    /// ever.
+    ///
+    /// # Errors
+    /// If there is an output left.
+    pub fn all_taken(&self) -> Result<()> {
+        self.outputs.first_key_value().map_or(Ok(()), |(edge, outlet)| {
+            let (name, operator) = (&self.context.info.task_name, &outlet.operator);
+            Err(Error::job(format!(
+                "task '{name}' was built without what writes to edge {edge}, behind '{operator}'"
+            )))
+        })
+    }
 }
 
 /// Builds one subtask.

@@ -4,6 +4,7 @@ use crate::Env;
 use crate::connectors::DiscardSink;
 use std::collections::BTreeSet;
 use tidemill_plan::{Edge, LogicalGraph, OperatorKind as Kind, OperatorSpec, Partitioning};
+use tidemill_runtime::deploy::{DeployOptions, JobPlan, deploy};
 
 fn clicks(env: &Env) -> crate::Stream<u64, impl crate::pipe::Pipe<Out = u64> + use<>> {
     env.from_vec(vec![1u64]).name("clicks")
@@ -81,6 +82,62 @@ fn a_stream_without_end_is_named_although_its_side_output_is_read() {
         .side_output(&odd);
     odd.stream(&env).add_sink(DiscardSink);
     drop(even);
+    assert_leads_nowhere(&env, "sort out");
+}
+
+fn assert_leads_nowhere(env: &Env, name: &str) {
     let error = env.graph.finish().map(|_| ()).expect_err("no plan").to_string();
-    assert!(error.contains("behind 'sort out' leads nowhere"), "{error}");
+    assert!(error.contains(&format!("behind '{name}' leads nowhere")), "{error}");
+}
+
+/// A branch that is not closed is not built, and neither is what hangs on it: `read` closes a branch
+/// of the side output of its last operator.
+fn assert_an_open_branch_is_named(read: impl FnOnce(&Env, &crate::OutputTag<u64>)) {
+    let env = Env::new("loose");
+    let odd = env.output_tag::<u64>("odd");
+    let tag = odd.clone();
+    let shared = clicks(&env).shared();
+    shared.stream().add_sink(DiscardSink);
+    let even = shared
+        .stream()
+        .map(|page| page)
+        .process::<u64, _>(move |page, cx| cx.side(&tag, page))
+        .name("sort out")
+        .side_output(&odd);
+    read(&env, &odd);
+    drop(even);
+    assert_leads_nowhere(&env, "sort out");
+}
+
+#[test]
+fn a_branch_without_end_is_named_although_its_side_output_goes_to_a_sink() {
+    assert_an_open_branch_is_named(|env, odd| {
+        odd.stream(env).add_sink(DiscardSink);
+    });
+}
+
+#[test]
+fn a_branch_without_end_is_named_although_its_side_output_goes_to_other_tasks() {
+    assert_an_open_branch_is_named(|env, odd| {
+        odd.stream(env).rebalance().add_sink(DiscardSink);
+        odd.stream(env).key_by::<u64, _>(|page| *page).count().add_sink(DiscardSink);
+    });
+}
+
+#[test]
+fn a_task_with_an_output_that_nothing_writes_to_is_not_built() {
+    let env = Env::new("net").parallelism(1);
+    clicks(&env).rebalance().add_sink(DiscardSink);
+    let (_, mut plan) = env.graph.finish().expect("a plan");
+    let errors = |plan: &JobPlan| -> Vec<String> {
+        let slots = deploy(plan, &[tidemill_ring::Doorbell::new()], &DeployOptions::default())
+            .expect("slots");
+        let built = slots.into_iter().flatten().map(|blueprint| blueprint.build());
+        built.filter_map(|built| Some(built.err()?.to_string())).collect()
+    };
+    assert_eq!(errors(&plan), [""; 0]);
+    plan.edges.push(plan.edges[0]);
+    let errors = errors(&plan);
+    let wanted = "without what writes to edge 1, behind 'clicks'";
+    assert!(matches!(&errors[..], [one] if one.contains(wanted)), "{errors:?}");
 }
