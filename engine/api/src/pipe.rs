@@ -390,8 +390,10 @@ where
         G: FnOnce(&mut Io) -> Result<S>,
     {
         let (operator, function, lateness) = (self.position, self.function, self.lateness);
-        self.previous
-            .build(io, move |io| Ok(Timestamps::new(operator, function, lateness, tail(io)?)))
+        self.previous.build(io, move |io| {
+            let context = io.context.clone();
+            Ok(Timestamps::new(operator, function, lateness, context, tail(io)?))
+        })
     }
 
     fn close(&self, recipe: Recipe<P::Built>) -> Option<Recipe<Box<dyn Task>>> {

@@ -1,8 +1,12 @@
 //! Streams with several readers, and side outputs: readers are fused with what they read.
 
 use crate::common::{Dir, env, sorted};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tidemill::connectors::{CollectSink, DiscardSink};
-use tidemill::{Env, RestartStrategy, Result, job::Summary};
+use tidemill::pipe::Pipe;
+use tidemill::{Env, RestartStrategy, Result, Stream, Tumbling, job::Summary};
 
 /// Runs a job whose operator `culprit` panics on the record 7, and gives what is said of it.
 fn error_of(culprit: &str, compose: impl FnOnce(&Env)) -> String {
@@ -89,4 +93,71 @@ fn sinks_in_branches_commit_with_their_checkpoints() {
     assert_eq!(sorted(&all), (0..5_000).collect::<Vec<_>>());
     assert_eq!(sorted(&even), (0..5_000).step_by(2).collect::<Vec<_>>());
     assert_eq!(sorted(&odd), (1..5_000).step_by(2).collect::<Vec<_>>());
+}
+
+/// Records of the backlog below. One slot steps source and windows in turn, and only a few buffers
+/// are in flight: the windows of the first records fire far from the end.
+const BACKLOG: u64 = 100_000;
+
+/// Records read when the first window of ten milliseconds fired, of one record a millisecond.
+fn read_at_first_window(count: impl FnOnce(&Env, Arc<AtomicU64>) -> Results) -> u64 {
+    let env = Env::new("backlog").parallelism(1).restart(RestartStrategy::None);
+    let read = Arc::new(AtomicU64::new(0));
+    let results = count(&env, read.clone());
+    env.execute().unwrap();
+    let results = results.take();
+    assert_eq!(results.len() as u64, BACKLOG / 10, "every window once");
+    assert!(results.iter().all(|(count, _)| *count == 10), "every window whole");
+    results.iter().map(|(_, read)| *read).min().unwrap()
+}
+
+/// Of each window its count, and how many records had been read.
+type Results = CollectSink<(u64, u64)>;
+
+fn count_windows<P: Pipe<Out = u64>>(numbers: Stream<u64, P>, read: Arc<AtomicU64>) -> Results {
+    let out = CollectSink::new();
+    numbers
+        .assign_timestamps(|n| n as i64, Duration::ZERO)
+        .key_by::<u64, _>(|_| 0)
+        .window(Tumbling::of(Duration::from_millis(10)))
+        .count()
+        .map(move |counted| (counted.1, read.load(Ordering::Relaxed)))
+        .add_sink(out.sink());
+    out
+}
+
+#[test]
+fn windows_fire_in_a_backlog_whose_timestamps_are_assigned_behind_the_source() {
+    let counted = |read: Arc<AtomicU64>| {
+        move |n: u64| {
+            read.fetch_add(1, Ordering::Relaxed);
+            n
+        }
+    };
+    let backlog = || (0..BACKLOG).collect::<Vec<_>>();
+    let fused = read_at_first_window(|env, read| {
+        count_windows(env.from_vec(backlog()).map(counted(read.clone())), read)
+    });
+    let shared = read_at_first_window(|env, read| {
+        let shared = env.from_vec(backlog()).map(counted(read.clone())).shared();
+        shared.stream().add_sink(DiscardSink);
+        count_windows(shared.stream(), read)
+    });
+    let side = read_at_first_window(|env, read| {
+        let all = env.output_tag::<u64>("all");
+        let tag = all.clone();
+        let none = env.from_vec(backlog()).map(counted(read.clone()));
+        let none = none.process::<u64, _>(move |n, cx| cx.side(&tag, n)).side_output(&all);
+        none.add_sink(DiscardSink);
+        count_windows(all.stream(env), read)
+    });
+    let behind_an_exchange = read_at_first_window(|env, read| {
+        let numbers = env.from_vec(backlog()).map(counted(read.clone())).rebalance();
+        count_windows(numbers, read)
+    });
+    for (how, read) in
+        [("fused", fused), ("shared", shared), ("side", side), ("rebalanced", behind_an_exchange)]
+    {
+        assert!(read < BACKLOG / 2, "{how}: no window before {read} records");
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::{Control, Stage};
 use crate::blame::Blame;
+use crate::context::Context;
 use std::marker::PhantomData;
 use tidemill_base::{Record, Result, Timestamp, WATERMARK_MIN};
 
@@ -257,8 +258,13 @@ where
     }
 }
 
+/// Runs of records between two watermarks of a task that is never at rest.
+const WATERMARK_RUNS: u32 = 4;
+
 /// Assigns timestamps and watermarks anew in the middle of a chain; watermarks from upstream are
-/// replaced, except the last one at the end of the stream.
+/// replaced, except the last one at the end of the stream. Its own go out when the task rests, and
+/// behind every few runs while it does not: a backlog is no reason to keep windows waiting, nor to
+/// send a watermark (and so what the outputs have gathered) with every few records.
 pub struct Timestamps<T, F, S> {
     /// Index of the operator in its chain.
     pub operator: u32,
@@ -270,17 +276,32 @@ pub struct Timestamps<T, F, S> {
     pub max: Timestamp,
     /// Last watermark sent on.
     pub sent: Timestamp,
+    /// Runs since a watermark could be sent.
+    runs: u32,
+    /// Where failures go that `end_run` cannot return.
+    context: Context,
     /// What is behind it.
     pub tail: S,
     /// Record types.
     pub types: PhantomData<fn(T)>,
 }
 
-impl<T, F, S> Timestamps<T, F, S> {
+impl<T: Record, F, S: Stage<T>> Timestamps<T, F, S> {
     /// Before any record.
-    pub fn new(operator: u32, function: F, lateness: i64, tail: S) -> Self {
-        let (max, sent) = (WATERMARK_MIN, WATERMARK_MIN);
-        Timestamps { operator, function, lateness, max, sent, tail, types: PhantomData }
+    pub fn new(operator: u32, function: F, lateness: i64, context: Context, tail: S) -> Self {
+        let (max, sent, types) = (WATERMARK_MIN, WATERMARK_MIN, PhantomData);
+        Timestamps { operator, function, lateness, max, sent, runs: 0, context, tail, types }
+    }
+
+    /// Sends a watermark on, if it has advanced.
+    fn send_watermark(&mut self) -> Result<()> {
+        self.runs = 0;
+        let watermark = self.max.saturating_sub(self.lateness);
+        if watermark > self.sent {
+            self.sent = watermark;
+            self.tail.control(Control::Watermark(watermark))?;
+        }
+        Ok(())
     }
 }
 
@@ -300,17 +321,19 @@ where
     }
     fn end_run(&mut self) {
         self.tail.end_run();
+        self.runs += 1;
+        if self.runs >= WATERMARK_RUNS
+            && let Err(error) = self.send_watermark()
+        {
+            self.context.failure.set(error);
+        }
     }
     fn control(&mut self, control: Control) -> Result<()> {
         match control {
             Control::Watermark(tidemill_base::WATERMARK_MAX) => self.tail.control(control),
             Control::Watermark(_) => Ok(()),
             Control::Flush => {
-                let watermark = self.max.saturating_sub(self.lateness);
-                if watermark > self.sent {
-                    self.sent = watermark;
-                    self.tail.control(Control::Watermark(watermark))?;
-                }
+                self.send_watermark()?;
                 self.tail.control(control)
             }
             _ => self.tail.control(control),
