@@ -12,7 +12,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tidemill_base::{Batch, Record, Result, Timestamp};
 use tidemill_runtime::context::{SectionId, SectionKind, SubtaskInfo};
 use tidemill_runtime::deploy::{Build, Io};
@@ -83,10 +83,15 @@ impl Recipe<Box<dyn Task>> {
     }
 }
 
+type Branches<T> = Mutex<Vec<Recipe<Collector<T>>>>;
+
 /// The branches that hang on an operator: readers of a shared stream, or of a side output. Filled
 /// while the program composes, built with the task.
+///
+/// Law: only the recipe of that operator holds it; what the program and the branches hold is a
+/// [`Tapping`]. What they close over goes when the job does, as what any other stream does.
 #[derive(Debug)]
-pub(crate) struct Taps<T: Record>(Arc<Mutex<Vec<Recipe<Collector<T>>>>>);
+pub(crate) struct Taps<T: Record>(Arc<Branches<T>>);
 
 impl<T: Record> Default for Taps<T> {
     fn default() -> Self {
@@ -101,6 +106,11 @@ impl<T: Record> Clone for Taps<T> {
 }
 
 impl<T: Record> Taps<T> {
+    /// Where branches are hung on.
+    pub(crate) fn tapping(&self) -> Tapping<T> {
+        Tapping(Arc::downgrade(&self.0))
+    }
+
     /// Builds all of them.
     pub(crate) fn build(&self, io: &mut Io) -> Result<Vec<Collector<T>>> {
         let recipes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,9 +120,25 @@ impl<T: Record> Taps<T> {
     }
 }
 
+/// Where branches are hung on an operator, as long as its recipe is there.
+#[derive(Debug)]
+pub(crate) struct Tapping<T: Record>(Weak<Branches<T>>);
+
+impl<T: Record> Default for Tapping<T> {
+    fn default() -> Self {
+        Tapping(Weak::new())
+    }
+}
+
+impl<T: Record> Clone for Tapping<T> {
+    fn clone(&self) -> Self {
+        Tapping(self.0.clone())
+    }
+}
+
 /// A chain that hangs on an operator of another chain.
 pub struct BranchPipe<T: Record> {
-    pub(crate) taps: Taps<T>,
+    pub(crate) taps: Tapping<T>,
 }
 
 impl<T: Record> Clone for BranchPipe<T> {
@@ -134,7 +160,10 @@ impl<T: Record> Pipe for BranchPipe<T> {
     }
 
     fn close(&self, recipe: Recipe<Collector<T>>) -> Option<Recipe<Box<dyn Task>>> {
-        self.taps.0.lock().unwrap_or_else(PoisonError::into_inner).push(recipe);
+        // Without the recipe that it belongs to there is an open chain, and no job (G4 of graph.rs).
+        if let Some(taps) = self.taps.0.upgrade() {
+            taps.lock().unwrap_or_else(PoisonError::into_inner).push(recipe);
+        }
         None
     }
 }

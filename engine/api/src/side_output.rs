@@ -2,7 +2,7 @@
 
 use crate::env::Env;
 use crate::graph::Chain;
-use crate::pipe::{BranchPipe, HeadPipe, OperatorFactory, Pipe, Taps};
+use crate::pipe::{BranchPipe, HeadPipe, OperatorFactory, Pipe, Tapping, Taps};
 use crate::stream::{SharedStream, Stream};
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex};
 use tidemill_base::{Record, Result};
 use tidemill_runtime::deploy::Io;
 use tidemill_runtime::process::side::{SideOutputs, SideTag};
-use tidemill_runtime::stage::Collector;
 
 /// Names a side output of records `T`. Clones name the same one: give one to the function that
 /// emits, register it on the operator with `.side_output(&tag)`, and read it with
@@ -44,9 +43,8 @@ pub struct OutputTag<T: Record> {
 
 struct Inner<T: Record> {
     name: String,
-    taps: Taps<T>,
-    /// The chain up to the operator that emits to it.
-    owner: Mutex<Option<Chain>>,
+    /// The chain up to the operator that emits to it, and where its readers are hung on.
+    owner: Mutex<Option<(Chain, Tapping<T>)>>,
 }
 
 impl<T: Record> Clone for OutputTag<T> {
@@ -70,7 +68,7 @@ impl<T: Record> AsRef<SideTag<T>> for OutputTag<T> {
 impl<T: Record> OutputTag<T> {
     fn new(name: &str) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let inner = Inner { name: name.to_owned(), taps: Taps::default(), owner: Mutex::default() };
+        let inner = Inner { name: name.to_owned(), owner: Mutex::default() };
         let side = SideTag::new(NEXT.fetch_add(1, Ordering::Relaxed));
         OutputTag { inner: Arc::new(inner), types: PhantomData, side }
     }
@@ -80,12 +78,13 @@ impl<T: Record> OutputTag<T> {
         &self.inner.name
     }
 
-    fn owner(&self) -> Option<Chain> {
-        self.inner.owner.lock().ok().and_then(|owner| *owner)
+    fn owner(&self) -> Option<(Chain, Tapping<T>)> {
+        self.inner.owner.lock().ok().and_then(|owner| owner.clone())
     }
 
-    /// Says that the last operator of `chain` emits to it.
-    pub(crate) fn register(&self, env: &Env, chain: Chain) {
+    /// Says that the last operator of `chain` emits to it: to the readers `taps`, which belong to the
+    /// operator's recipe.
+    pub(crate) fn register(&self, env: &Env, chain: Chain, taps: &Taps<T>) {
         if self.owner().is_some() {
             env.graph.mistake(format!(
                 "side output '{}' is registered on two operators: make one tag for each",
@@ -93,19 +92,14 @@ impl<T: Record> OutputTag<T> {
             ));
         }
         if let Ok(mut owner) = self.inner.owner.lock() {
-            *owner = Some(chain);
+            *owner = Some((chain, taps.tapping()));
         }
-    }
-
-    /// All readers of the output, for the task of its operator.
-    pub(crate) fn collectors(&self, io: &mut Io) -> Result<Vec<Collector<T>>> {
-        self.inner.taps.build(io)
     }
 
     /// The stream of what is emitted to it, fused with the operator that emits. May be read more than
     /// once; call it behind `.side_output(&tag)` (and behind `.parallelism(..)` of that operator).
     pub fn stream(&self, env: &Env) -> Stream<T, BranchPipe<T>> {
-        let Some(chain) = self.owner() else {
+        let Some((chain, taps)) = self.owner() else {
             env.graph.mistake(format!(
                 "side output '{}' is read but no operator emits to it: register it with \
                  .side_output(&tag) first",
@@ -113,7 +107,7 @@ impl<T: Record> OutputTag<T> {
             ));
             return env.nothing();
         };
-        SharedStream::new(env.clone(), self.inner.taps.clone(), chain).stream()
+        SharedStream::new(env.clone(), taps, chain).stream()
     }
 }
 
@@ -126,7 +120,7 @@ impl Env {
     /// A stream for a graph that is refused anyway.
     fn nothing<T: Record>(&self) -> Stream<T, BranchPipe<T>> {
         let operator = self.graph.add("nothing", tidemill_plan::OperatorKind::SideOutput, false);
-        SharedStream::new(self.clone(), Taps::default(), self.graph.begin(operator)).stream()
+        SharedStream::new(self.clone(), Tapping::default(), self.graph.begin(operator)).stream()
     }
 }
 
@@ -143,11 +137,9 @@ impl fmt::Debug for Sides {
 }
 
 impl Sides {
-    fn add<T: Record>(&mut self, tag: &OutputTag<T>) {
-        let tag = tag.clone();
+    fn add<T: Record>(&mut self, side: SideTag<T>, taps: Taps<T>) {
         self.0.push(Arc::new(move |io, sides| {
-            let readers = tag.collectors(io)?;
-            sides.add(tag.side, readers);
+            sides.add(side, taps.build(io)?);
             Ok(())
         }));
     }
@@ -182,8 +174,9 @@ impl<T: Record, P: SidePipe<Out = T>> Stream<T, P> {
     /// Gives the operator a side output; see [`OutputTag`].
     #[must_use]
     pub fn side_output<U: Record>(mut self, tag: &OutputTag<U>) -> Self {
-        tag.register(&self.env, self.chain);
-        self.pipe.sides().add(tag);
+        let taps = Taps::default();
+        tag.register(&self.env, self.chain, &taps);
+        self.pipe.sides().add(tag.side, taps);
         self
     }
 }

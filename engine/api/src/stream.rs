@@ -5,7 +5,7 @@ use crate::graph::{Chain, Operator};
 use crate::keyed::KeyedStream;
 use crate::pipe::{
     BranchPipe, FilterPipe, FlatMapPipe, HeadPipe, InputSpec, InspectPipe, MapPipe,
-    OperatorFactory, Pipe, ReadFactory, ReadPipe, Recipe, Taps, TimestampsPipe,
+    OperatorFactory, Pipe, ReadFactory, ReadPipe, Recipe, Tapping, Taps, TimestampsPipe,
 };
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -243,8 +243,8 @@ impl<T: Record, P: Pipe<Out = T>> Stream<T, P> {
     /// A stream that several operators read: each [`SharedStream::stream`] sees every record. They
     /// are fused with this chain: records are handed to each of them, without a copy.
     pub fn shared(self) -> SharedStream<T> {
-        let (env, taps, chain) = (self.env.clone(), Taps::default(), self.chain);
-        let branches = taps.clone();
+        let (env, branches, chain) = (self.env.clone(), Taps::default(), self.chain);
+        let taps = branches.tapping();
         self.close(move |io| Ok(Tee::new(branches.build(io)?)));
         SharedStream { env, taps, chain }
     }
@@ -352,13 +352,13 @@ pub(crate) fn head_stream<O: OperatorFactory>(
 /// ```
 pub struct SharedStream<T: Record> {
     env: Env,
-    taps: Taps<T>,
+    taps: Tapping<T>,
     /// The chain up to what is shared.
     chain: Chain,
 }
 
 impl<T: Record> SharedStream<T> {
-    pub(crate) fn new(env: Env, taps: Taps<T>, chain: Chain) -> Self {
+    pub(crate) fn new(env: Env, taps: Tapping<T>, chain: Chain) -> Self {
         SharedStream { env, taps, chain }
     }
 

@@ -6,7 +6,7 @@ use super::functions::{
     ReduceFunction, ResultShape, ValueByKey, ValueByWindow, ValueFunction,
 };
 use crate::keyed::KeyedStream;
-use crate::pipe::{OperatorFactory, Pipe};
+use crate::pipe::{OperatorFactory, Pipe, Taps};
 use crate::side_output::OutputTag;
 use crate::stream::Stream;
 use std::marker::PhantomData;
@@ -22,7 +22,7 @@ pub struct WindowFactory<K, T: Record, F, A> {
     spec: Spec,
     selector: F,
     function: A,
-    late: Option<OutputTag<T>>,
+    late: Option<Taps<T>>,
     types: PhantomData<fn(T) -> K>,
 }
 
@@ -48,7 +48,7 @@ where
     type Operator = WindowOperator<K, T, F, A>;
 
     fn open(&self, io: &mut Io, operator_id: u64) -> Result<Self::Operator> {
-        let late = self.late.as_ref().map_or(Ok(Vec::new()), |tag| tag.collectors(io))?;
+        let late = self.late.as_ref().map_or(Ok(Vec::new()), |taps| taps.build(io))?;
         let (selector, function) = (self.selector.clone(), self.function.clone());
         WindowOperator::open(&self.spec, selector, function, late, &io.context, operator_id)
     }
@@ -311,16 +311,17 @@ where
         if let Err(mistake) = self.spec.validate() {
             env.graph.mistake(mistake.to_string());
         }
+        let late = self.late.map(|tag| (tag, Taps::default()));
         let factory = WindowFactory {
             spec: self.spec,
             selector: self.keyed.selector.clone(),
             function,
-            late: self.late.clone(),
+            late: late.as_ref().map(|(_, taps)| taps.clone()),
             types: PhantomData,
         };
         let stream = self.keyed.apply(name, OperatorKind::Window, factory);
-        if let Some(tag) = self.late {
-            tag.register(&env, stream.chain);
+        if let Some((tag, taps)) = late {
+            tag.register(&env, stream.chain, &taps);
         }
         stream
     }

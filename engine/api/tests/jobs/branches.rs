@@ -3,6 +3,7 @@
 use crate::common::{Dir, env, sorted};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 use tidemill::connectors::{CollectSink, DiscardSink};
 use tidemill::pipe::Pipe;
@@ -160,4 +161,61 @@ fn windows_fire_in_a_backlog_whose_timestamps_are_assigned_behind_the_source() {
     {
         assert!(read < BACKLOG / 2, "{how}: no window before {read} records");
     }
+}
+
+/// What is sent to `receiver`, which must end.
+fn all_of(receiver: &Receiver<u64>) -> Vec<u64> {
+    let mut all = Vec::new();
+    loop {
+        match receiver.recv_timeout(Duration::from_secs(60)) {
+            Ok(n) => all.push(n),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                panic!("a sender is left after {} records", all.len())
+            }
+        }
+    }
+    all.sort_unstable();
+    all
+}
+
+#[test]
+fn what_branches_close_over_is_dropped_with_the_job() {
+    let env = Env::new("dropped").parallelism(2);
+    let mut receivers = Vec::new();
+    let mut sending = || {
+        let (sender, receiver) = channel();
+        receivers.push(receiver);
+        move |n: u64, _: i64| assert_eq!(sender.send(n), Ok(()))
+    };
+    let numbers = || env.from_vec((0..20u64).collect());
+    numbers().inspect(sending()).add_sink(DiscardSink);
+
+    let shared = numbers().shared();
+    shared.stream().inspect(sending()).add_sink(DiscardSink);
+    shared.stream().inspect(sending()).rebalance().inspect(sending()).add_sink(DiscardSink);
+    let inner = shared.stream().inspect(sending()).shared();
+    inner.stream().inspect(sending()).add_sink(DiscardSink);
+
+    let side = env.output_tag::<u64>("side");
+    let tag = side.clone();
+    let none = shared.stream().process::<u64, _>(move |n, cx| cx.side(&tag, n)).side_output(&side);
+    side.stream(&env).inspect(sending()).add_sink(DiscardSink);
+    none.add_sink(DiscardSink);
+
+    let late = env.output_tag::<u64>("late");
+    let numbers =
+        env.from_vec((0..20u64).collect()).assign_timestamps(|n| n as i64, Duration::ZERO);
+    let windows = numbers.key_by::<u64, _>(|n| *n).window(Tumbling::of(Duration::from_millis(5)));
+    windows.late_output(&late).count().add_sink(DiscardSink);
+    late.stream(&env).inspect(sending()).add_sink(DiscardSink);
+
+    env.execute().unwrap();
+    // As for a stream that is not shared: while the environment, the shared streams and the tags live.
+    let late_records = receivers.pop().unwrap();
+    for receiver in &receivers {
+        assert_eq!(all_of(receiver), (0..20).collect::<Vec<_>>());
+    }
+    assert_eq!(all_of(&late_records), [0; 0]);
+    drop((env, shared, inner, side, late));
 }
