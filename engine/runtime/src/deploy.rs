@@ -359,7 +359,9 @@ impl Wires {
                     true => options.credits.min(SAME_SLOT_CREDITS),
                     false => options.credits,
                 };
-                let options = ChannelOptions { credits, ..options };
+                // What one record may expand to stays the same.
+                let overdraft = options.overdraft + options.credits - credits;
+                let options = ChannelOptions { credits, overdraft };
                 let (tx, mut rx) = channel(options, bell(consumer), bell(producer));
                 if edge.wiring == Wiring::OneToOne {
                     rx.keep_order();
