@@ -41,7 +41,10 @@ pub struct SinkContext {
 /// Both may only begin what takes long (see [`Blocking`](crate::blocking::Blocking)), and say by
 /// `settled` when it has come to its end.
 ///
-/// Law: `commit` after a restore gives the same outcome as before the crash, any number of times.
+/// Laws: `commit` after a restore gives the same outcome as before the crash, any number of times. Work
+/// given to `Blocking` changes nothing that a later attempt may own: it may make durable what this writer
+/// wrote, and never publish (rename, upload under the final name), for it may come to its end behind
+/// the attempt's.
 pub trait SinkWriter<T: Record>: 'static {
     /// Takes one record. A writer that knows how many bytes it writes adds them to the counter
     /// `context.metrics.bytes_out`; records are counted by the engine.

@@ -49,6 +49,11 @@ const PARK_US_MAX: Micros = 100_000;
 /// up the others' calls.
 const BLOCKING_THREADS: usize = 2;
 
+/// How long the end of an attempt waits for blocking calls under way. Less than the JobManager waits for
+/// the end (`jobmanager.stop_timeout`, 5 s): what a disk holds for longer is harmless by the law of
+/// callers (blocking.rs).
+const BLOCKING_WAIT: Duration = Duration::from_secs(3);
+
 /// Nothing shares the executor with our task, so it need not be asked to make room: the longer, the
 /// rarer the above.
 const PREEMPT: Duration = Duration::from_secs(60);
@@ -125,6 +130,8 @@ struct SlotHandle {
 /// The running slots of one attempt of a job.
 pub struct Worker {
     slots: Vec<SlotHandle>,
+    /// Until it is stopped.
+    blocking: Option<Blocking>,
 }
 
 impl Worker {
@@ -164,7 +171,7 @@ impl Worker {
         let blocking = start_blocking();
         let cpus = allowed_cpus();
         let mut connections = links::by_pair(connections);
-        let mut worker = Worker { slots: Vec::new() };
+        let mut worker = Worker { slots: Vec::new(), blocking: Some(blocking.clone()) };
         for (n, ((part, sink), doorbell)) in parts.into_iter().zip(sinks).zip(doorbells).enumerate()
         {
             let SlotPart { slot, blueprints, remote } = part;
@@ -214,7 +221,8 @@ impl Worker {
         }
     }
 
-    /// Stops all slots where they stand and waits for their threads.
+    /// Stops all slots where they stand and waits for their threads, then for the blocking calls that
+    /// they have under way, for a few seconds at most. No other begins.
     pub fn stop(mut self) {
         self.stop_slots();
     }
@@ -229,6 +237,17 @@ impl Worker {
                 && thread.join().is_err()
             {
                 tracing::error!("the thread of a slot ended by a panic outside of its tasks");
+            }
+        }
+        // Behind the slots: none of them takes a call that was given up for a failure.
+        if let Some(blocking) = self.blocking.take() {
+            let left = blocking.stop(BLOCKING_WAIT);
+            if left > 0 {
+                tracing::warn!(
+                    "{left} blocking calls of a stopped attempt (such as a sink's fdatasync) have not \
+                     returned within {BLOCKING_WAIT:?} and are left alone: look at the disk that they \
+                     wait for"
+                );
             }
         }
     }
@@ -252,7 +271,7 @@ fn start_pager() {
 }
 
 /// Starts the threads that make blocking calls. They inherit the CPUs of the caller, who is not
-/// pinned, and end with the last task of the attempt, or when the call that they are in returns.
+/// pinned, and end when the worker has stopped, or when the call that they are in returns.
 fn start_blocking() -> Blocking {
     let (blocking, work) = Blocking::queue();
     for _ in 0..BLOCKING_THREADS {
@@ -514,5 +533,44 @@ mod tests {
         let (done, ended) = std::sync::mpsc::channel();
         std::thread::spawn(move || done.send(thread.join().is_ok()));
         assert_eq!(ended.recv_timeout(Duration::from_secs(10)), Ok(true), "it sleeps for ever");
+    }
+    /// K3 of blocking.rs.
+    #[test]
+    fn what_a_slot_has_left_to_a_thread_does_not_begin_behind_the_workers_end() {
+        let (doorbell, clock) = (Doorbell::new(), SystemClock::new());
+        let (sink, options): (Box<dyn EventSink>, _) =
+            (Box::new(Quiet), WorkerOptions::for_slots(1));
+        let worker =
+            Worker::start(vec![Vec::new()], &[doorbell], vec![sink], &clock, options).unwrap();
+        let blocking = worker.blocking.clone().unwrap();
+        let (begun, has_begun) = unbounded();
+        let (go_on, may_end) = unbounded::<()>();
+        // Every thread is busy.
+        let busy: Vec<_> = (0..BLOCKING_THREADS)
+            .map(|_| {
+                let (begun, may_end) = (begun.clone(), may_end.clone());
+                blocking.call(move || {
+                    let _ = begun.send(());
+                    may_end.recv().map_err(|e| Error::attempt(e.to_string()))
+                })
+            })
+            .collect();
+        busy.iter().for_each(|_| has_begun.recv().unwrap());
+        let queued = blocking.call(|| panic!("it must not begin"));
+        let started = clock.now();
+        worker.stop();
+        let waited = Duration::from_micros(clock.now() - started);
+        assert!(waited >= BLOCKING_WAIT, "those under way are waited for: {waited:?}");
+        assert!(queued.poll().is_none(), "every thread hangs");
+        busy.iter().for_each(|_| go_on.send(()).unwrap());
+        let outcome = |call: &crate::blocking::Call| loop {
+            match call.poll() {
+                Some(outcome) => return outcome,
+                None => std::thread::yield_now(),
+            }
+        };
+        assert!(busy.iter().all(|call| outcome(call).is_ok()));
+        let error = outcome(&queued).unwrap_err().to_string();
+        assert!(error.contains("its attempt has ended"), "{error}");
     }
 }
