@@ -22,6 +22,7 @@ use glommio::timer::Timer;
 use glommio::{LocalExecutorBuilder, Placement};
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
@@ -45,9 +46,9 @@ pub use preflight::check_io_uring;
 /// than CPUs. A timer ends that sleep; without one, the slot and whoever waits for it would never go on.
 const PARK_US_MAX: Micros = 100_000;
 
-/// Threads of a worker that make its slots' blocking calls: one that waits for a disk does not hold
-/// up the others' calls.
-const BLOCKING_THREADS: usize = 2;
+/// Threads of a worker that make its slots' blocking calls, one a slot within these bounds: one that
+/// waits for a disk does not hold up the others' calls.
+const BLOCKING_THREADS: RangeInclusive<usize> = 2..=8;
 
 /// How long the end of an attempt waits for blocking calls under way. Less than the JobManager waits for
 /// the end (`jobmanager.stop_timeout`, 5 s): what a disk holds for longer is harmless by the law of
@@ -168,7 +169,7 @@ impl Worker {
     ) -> Result<Worker> {
         check_io_uring()?;
         start_pager();
-        let blocking = start_blocking();
+        let blocking = start_blocking(parts.len());
         let cpus = allowed_cpus();
         let mut connections = links::by_pair(connections);
         let mut worker = Worker { slots: Vec::new(), blocking: Some(blocking.clone()) };
@@ -272,9 +273,9 @@ fn start_pager() {
 
 /// Starts the threads that make blocking calls. They inherit the CPUs of the caller, who is not
 /// pinned, and end when the worker has stopped, or when the call that they are in returns.
-fn start_blocking() -> Blocking {
+fn start_blocking(slots: usize) -> Blocking {
     let (blocking, work) = Blocking::queue();
-    for _ in 0..BLOCKING_THREADS {
+    for _ in 0..slots.clamp(*BLOCKING_THREADS.start(), *BLOCKING_THREADS.end()) {
         let work = work.clone();
         let run = move || work.into_iter().for_each(Work::run);
         if let Err(e) = std::thread::Builder::new().name("blocking".into()).spawn(run) {
@@ -546,7 +547,7 @@ mod tests {
         let (begun, has_begun) = unbounded();
         let (go_on, may_end) = unbounded::<()>();
         // Every thread is busy.
-        let busy: Vec<_> = (0..BLOCKING_THREADS)
+        let busy: Vec<_> = (0..*BLOCKING_THREADS.start())
             .map(|_| {
                 let (begun, may_end) = (begun.clone(), may_end.clone());
                 blocking.call(move || {
