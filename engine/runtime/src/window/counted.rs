@@ -108,7 +108,7 @@ where
             let blame = Blame::new(0, view);
             self.record(view, timestamp, hash, out);
             blame.clear();
-            if !out.room() {
+            if !(out.room() & self.late.room()) {
                 return Ok(i + 1);
             }
         }

@@ -39,6 +39,13 @@ impl<T: Record> LateOutput<T> {
         self.outputs.iter_mut().try_fold(true, |settled, o| Ok(settled & o.settled()?))
     }
 
+    /// Whether all have room for more of the run at hand; see [`Stage::room`](crate::stage::Stage::room).
+    /// Asked behind each record beside the main output, so that what late records expand to is told from
+    /// what one does.
+    pub(super) fn room(&self) -> bool {
+        self.outputs.iter().fold(true, |room, output| room & output.room())
+    }
+
     pub(super) fn writable(&mut self) -> bool {
         self.outputs.iter_mut().all(|o| o.writable())
     }

@@ -142,7 +142,7 @@ where
                 }
                 fate => {
                     self.add_one(batch, at, known.slice, fate, out)?;
-                    if !out.room() {
+                    if !(out.room() & self.late.room()) {
                         return Ok(at + 1);
                     }
                     at + 1

@@ -76,10 +76,40 @@ impl<T: tidemill_base::Record> Stage<T> for Collect<T> {
     }
 }
 
+/// Collects late records, and sees that each is asked behind, and none comes where there is no room.
+struct Late {
+    collect: Collect<Input>,
+    asked: Cell<bool>,
+    /// Until the next run.
+    full: Rc<Cell<bool>>,
+}
+
+impl Stage<Input> for Late {
+    fn push(&mut self, view: (&str, u64), timestamp: Timestamp) {
+        assert!(self.asked.take(), "nobody has asked for room behind the late record before");
+        assert!(!self.full.get(), "the run goes on although a late record found no room");
+        self.collect.push(view, timestamp);
+    }
+    fn control(&mut self, control: Control) -> Result<()> {
+        self.collect.control(control)
+    }
+    fn writable(&mut self) -> bool {
+        self.collect.writable()
+    }
+    fn room(&self) -> bool {
+        self.asked.set(true);
+        let room = self.collect.room();
+        self.full.set(self.full.get() | !room);
+        room
+    }
+}
+
 struct Subtask {
     operator: Subject,
     context: Context,
     out: Collect<Output>,
+    /// A late record of the run at hand found no room.
+    full: Rc<Cell<bool>>,
 }
 
 /// The subtasks of one attempt, and what they have emitted so far.
@@ -118,11 +148,15 @@ impl Driver {
             context.restored.clone_from(&restored);
             context.place = disk.place().clone();
             context.time.refresh(clock);
-            let side: Vec<crate::stage::Collector<Input>> =
-                if side_output { vec![Box::new(Collect::new(&late))] } else { Vec::new() };
+            let full = Rc::<Cell<bool>>::default();
+            let mut side = Vec::<crate::stage::Collector<Input>>::new();
+            if side_output {
+                let (collect, asked) = (Collect::new(&late), Cell::new(true));
+                side.push(Box::new(Late { collect, asked, full: full.clone() }));
+            }
             let selector: Selector = |record| record.0;
             let operator = Subject::open(spec, selector, Ids, side, &context, 7).unwrap();
-            Subtask { operator, context, out: Collect::new(&outputs) }
+            Subtask { operator, context, out: Collect::new(&outputs), full }
         });
         let subtasks = subtasks.collect();
         let (clock, entries) = (clock.clone(), BTreeMap::new());
@@ -153,6 +187,7 @@ impl Driver {
             let s = &mut self.subtasks[subtask as usize];
             let mut at = 0;
             while at < batch.len() {
+                s.full.set(false);
                 let end = batch.len().min(at + crate::task::RUN_RECORDS);
                 let next = s.operator.records(0, &batch, at..end, &mut s.out).unwrap();
                 assert!(next > at && next <= end, "{next} of {at}..{end}");
