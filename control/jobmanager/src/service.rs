@@ -197,6 +197,7 @@ impl Service {
             | Done::Fenced { term }
             | Done::Manifest { term, .. }
             | Done::Retained { term, .. }
+            | Done::NotCleared { term, .. }
                 if self.term != Some(term) => {}
             Done::Loaded { result: Ok(records), .. } => self.loaded(records),
             Done::Loaded { result: Err(e), .. } => {
@@ -208,6 +209,7 @@ impl Service {
             Done::Fenced { .. } => self.follow(None),
             Done::Manifest { job, epoch, result, .. } => self.on_manifest(&job, epoch, result),
             Done::Retained { job, result, .. } => self.on_retained(&job, result),
+            Done::NotCleared { job, .. } => self.clear_checkpoints(&job),
         }
     }
 

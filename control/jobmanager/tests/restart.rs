@@ -194,6 +194,33 @@ async fn a_deposed_jobmanager_deletes_no_checkpoint(mut kept: Kept) {
     assert!(stored(old), "J6");
 }
 
+async fn what_a_finished_job_left_is_deleted_once_metadata_is_back(mut kept: Kept) {
+    let gate = Arc::new(Gate::default());
+    kept.gate = Some(gate.clone());
+    let (cluster, managers) = cluster_with(kept, 1, |c| c.jobs.keep = 1_000).await;
+    let id = cluster.run(&[]).await;
+    let chk = cluster.dir.path().join("checkpoints").join(&id);
+    let stored = || {
+        let entries = std::fs::read_dir(&chk).into_iter().flatten().flatten();
+        entries.filter(|e| e.file_name().to_string_lossy().starts_with("chk-")).count()
+    };
+    cluster.until("some are complete", |_| async { managers[0].commits().len() > 2 }).await;
+    // Nothing is deleted before metadata is away.
+    gate.close();
+    cluster.post(&format!("/jobs/{id}/cancel")).await;
+    let job = id.parse().expect("an id");
+    let over = || cluster.kept.job(&job).is_some_and(|record| record.job.status.is_over());
+    cluster.until("its end is recorded", |_| async { over() }).await;
+    cluster.kept.set_away(Some("a test"));
+    let listed = gate.listed();
+    gate.open();
+    // Retention may be one of them.
+    cluster.until("it is tried again", |_| async { gate.listed() > listed + 2 }).await;
+    assert!(stored() > 2, "J6: {} are left", stored());
+    cluster.kept.set_away(None);
+    cluster.until("its checkpoints are gone", |_| async { stored() == 0 }).await;
+}
+
 async fn nothing_is_deployed_while_metadata_is_away(kept: Kept) {
     let (cluster, managers) = cluster_with(kept, 1, |_| {}).await;
     let id = cluster.run(&[]).await;
@@ -395,6 +422,7 @@ over_every_store! {
     what_does_not_come_back_is_started_again
     a_second_jobmanager_takes_over_when_the_first_is_deposed
     a_deposed_jobmanager_deletes_no_checkpoint
+    what_a_finished_job_left_is_deleted_once_metadata_is_back
     nothing_is_deployed_while_metadata_is_away
     a_checkpoint_whose_row_cannot_be_written_fails_and_the_job_goes_on
     healthy_workers_outlive_metadata_that_is_away

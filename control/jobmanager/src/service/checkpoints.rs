@@ -26,6 +26,8 @@ use crate::stores::SnapshotOpener;
 
 /// Between tries of what looks transient.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Between tries to delete what a finished job left.
+const CLEAR_PAUSE: Duration = Duration::from_secs(1);
 /// How long before the coordinator's own timeout a commit is given up, where that is certain.
 const MARGIN_US: Micros = 500_000;
 
@@ -208,7 +210,8 @@ impl Service {
         initial.filter(|from| from.store == store).map(|from| from.epoch).collect()
     }
 
-    /// A job ended well: its checkpoints are of no more use, its savepoints stay.
+    /// A job ended well: its checkpoints are of no more use, its savepoints stay. What is away now is
+    /// tried again for as long as this JobManager leads: no later run looks for them.
     pub(super) fn clear_checkpoints(&mut self, id: &JobId) {
         let Some(fence) = self.fence() else { return };
         let protected = self.starting_points(id);
@@ -220,9 +223,27 @@ impl Service {
         let (opener, store) = (self.stores.snapshots.clone(), job.row().store.clone());
         let (done, id) = (self.done.clone(), id.clone());
         tokio::spawn(async move {
-            let work = move |s: &dyn SnapshotStore| clear(s, &kept);
-            let result = fence.with_store(&opener, &store, work).await.map_err(|e| e.to_string());
-            let _ = done.send(Done::Retained { term: fence.term, job: id, result });
+            let term = fence.term;
+            let work = move |s: &dyn SnapshotStore| {
+                let mut cleared = Retained::default();
+                let end = clear(s, &kept, &mut cleared);
+                Ok((cleared, end))
+            };
+            let result = fence.with_store(&opener, &store, work).await;
+            let (cleared, end) = match result {
+                Ok((cleared, end)) => (cleared, end.map_err(Failed::Store)),
+                Err(e) => (Retained::default(), Err(e)),
+            };
+            // What is gone is gone, also where the rest is not.
+            let _ = done.send(Done::Retained { term, job: id.clone(), result: Ok(cleared) });
+            let Err(e) = end else { return };
+            if matches!(e, Failed::Store(Error::Retry(_))) {
+                debug!("job {id}: its checkpoints are not deleted yet: {e}; trying on");
+                sleep(CLEAR_PAUSE).await;
+                let _ = done.send(Done::NotCleared { term, job: id });
+            } else {
+                warn!("job {id}: its checkpoints are of no more use and stay: {e}");
+            }
         });
     }
 }
@@ -287,12 +308,15 @@ fn old(rows: &[CheckpointRow], keep: usize) -> Vec<Epoch> {
     epochs
 }
 
-/// Deletes all but these.
-fn clear(store: &dyn SnapshotStore, kept: &BTreeSet<u64>) -> Result<Retained, Error> {
-    let mut retained = Retained::default();
+/// Deletes all but these; tells what is gone, also where it ends early.
+fn clear(
+    store: &dyn SnapshotStore,
+    kept: &BTreeSet<u64>,
+    cleared: &mut Retained,
+) -> Result<(), Error> {
     for checkpoint in store.list()?.into_iter().filter(|c| !kept.contains(&c.epoch)) {
         store.delete(checkpoint.epoch)?;
-        retained.checkpoints.push(checkpoint.epoch);
+        cleared.checkpoints.push(checkpoint.epoch);
     }
     // Savepoints are complete in themselves; what is protected may share.
     if kept.is_empty() {
@@ -304,7 +328,7 @@ fn clear(store: &dyn SnapshotStore, kept: &BTreeSet<u64>) -> Result<Retained, Er
             debug!("{} stays: {e}", store.locate(None));
         }
     }
-    Ok(retained)
+    Ok(())
 }
 
 #[cfg(test)]

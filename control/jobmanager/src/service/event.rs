@@ -120,4 +120,6 @@ pub(crate) enum Done {
     Manifest { term: Term, job: JobId, epoch: Epoch, result: Result<(), String> },
     /// Old checkpoints were deleted.
     Retained { term: Term, job: JobId, result: Result<Retained, String> },
+    /// What a finished job left is not deleted yet: the time has come to try again.
+    NotCleared { term: Term, job: JobId },
 }

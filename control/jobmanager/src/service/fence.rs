@@ -110,8 +110,13 @@ impl Fenced<'_> {
         answer.blocking_recv().map_err(|_| gone()).flatten().map_err(|e| {
             let path = self.store.locate(epoch);
             let seen = format!("nothing is deleted: {e}");
-            let remedy = "the JobManager that leads deletes what is old".to_owned();
-            Error::Refused(Report { path, seen, remedy })
+            let report = |remedy: &str| Report { path, seen, remedy: remedy.to_owned() };
+            match e {
+                MetadataError::Unavailable(_) | MetadataError::InDoubt(_) => {
+                    Error::Retry(report("asked again once the metadata store answers"))
+                }
+                _ => Error::Refused(report("the JobManager that leads deletes what is old")),
+            }
         })?;
         *heard = Some(now);
         Ok(())

@@ -21,6 +21,8 @@ pub(crate) struct Gate {
 struct State {
     closed: bool,
     waiting: usize,
+    /// Listings so far.
+    listed: usize,
     /// Stores whose listing had to wait and that are closed since.
     ended: usize,
 }
@@ -37,6 +39,10 @@ impl Gate {
 
     pub(crate) fn waiting(&self) -> usize {
         self.state.lock().unwrap().waiting
+    }
+
+    pub(crate) fn listed(&self) -> usize {
+        self.state.lock().unwrap().listed
     }
 
     pub(crate) fn ended(&self) -> usize {
@@ -72,6 +78,7 @@ impl Drop for Gated {
 impl SnapshotStore for Gated {
     fn list(&self) -> Result<Vec<CheckpointId>> {
         let mut state = self.gate.state.lock().unwrap();
+        state.listed += 1;
         if state.closed {
             *self.waited.lock().unwrap() = true;
             state.waiting += 1;
