@@ -32,7 +32,7 @@ impl Part {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let child = Command::new(&self.program)
             .args(&self.args)
-            .env("TIDEMILL_LOG", "info")
+            .env("TIDEMILL_LOG", std::env::var("TIDEMILL_LOG").unwrap_or_else(|_| "info".into()))
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -83,7 +83,7 @@ impl Part {
     /// The end of what it wrote.
     pub fn last_words(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().rev().take(12).collect();
+        let lines: Vec<&str> = text.lines().rev().take(40).collect();
         let lines: Vec<&str> = lines.into_iter().rev().collect();
         format!("{}:\n    {}", self.name, lines.join("\n    "))
     }

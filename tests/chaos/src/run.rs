@@ -48,7 +48,7 @@ pub trait Keeper {
     /// # Errors
     /// When there are none.
     fn checkpoints_of(&self, job: &str) -> Result<Box<dyn SnapshotStore>, String>;
-    /// What is left of a job, and programs.
+    /// What is left of a job.
     fn left_of(&self, job: &str) -> Vec<String>;
 }
 

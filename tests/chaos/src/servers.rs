@@ -41,7 +41,7 @@ impl Servers {
             (postgres::Server::start_at(loopback), s3::Server::start_at(loopback))
         };
         database::keep_metadata_in(&database, plan)?;
-        bucket::keep_all_in(&bucket, plan, 6);
+        bucket::keep_all_in(&bucket, plan, 15);
         Ok(Servers { database, bucket, database_host: parts })
     }
 }
@@ -90,7 +90,9 @@ impl Keeper for Servers {
     }
 
     fn left_of(&self, job: &str) -> Vec<String> {
-        let all = [bucket::objects_of(&self.bucket, job), bucket::programs(&self.bucket)];
-        all.concat().into_iter().chain(self.bucket.open_uploads()).collect()
+        // Not the program: its deletion is tried once, and again by the next leader only.
+        let left = bucket::objects_of(&self.bucket, job).into_iter();
+        let open = self.bucket.open_uploads().into_iter().filter(|name| name.contains(job));
+        left.chain(open).collect()
     }
 }

@@ -108,6 +108,8 @@ impl S3 for Files {
         asked: Asked<CompleteMultipartUploadInput>,
     ) -> Said<CompleteMultipartUploadOutput> {
         let id = asked.input.upload_id.clone();
+        // A client that has lost patience asks again while this is still being done.
+        let _alone = self.putting.lock().await;
         // One that is over is not there, as S3 says it: not forbidden, as s3s-fs would.
         if !self.uploads.lock().contains_key(&id) {
             return Err(s3s::s3_error!(NoSuchUpload));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tidemill_protocol::ArtifactHash;
 use tokio::time::sleep;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::fence::Fence;
 use crate::metadata::{ArtifactError, ArtifactStore, MetadataError};
@@ -108,8 +108,9 @@ impl Files {
         };
         let Some(fence) = fence else { return Ok(()) };
         fence.check().await?;
-        if let Err(e) = self.store.delete(hash).await {
-            warn!("artifact {hash} is of no more use and cannot be deleted: {e}");
+        match self.store.delete(hash).await {
+            Ok(()) => debug!("artifact {hash} was of no more use and is deleted"),
+            Err(e) => warn!("artifact {hash} is of no more use and cannot be deleted: {e}"),
         }
         Ok(())
     }
