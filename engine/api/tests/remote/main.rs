@@ -152,7 +152,7 @@ impl SinkWriter<Row> for Slow {
     fn write(&mut self, _: (u64, u64, &str), _: i64) -> Result<()> {
         self.rows.fetch_add(1, Ordering::Relaxed);
         if !self.end.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
     }
@@ -205,7 +205,7 @@ fn unaligned_barriers_pass_backpressure() {
     let took = turned.took;
     assert!(took > Duration::from_millis(300) && took < Duration::from_secs(10), "{turned:?}");
     assert!(turned.channel_state > 0, "{turned:?}");
-    // One that never does waits for thousands of records of a millisecond each.
+    // One that never does waits for thousands of records of five milliseconds each.
     let aligned = job.cluster.checkpoint(None, Duration::from_secs(3));
     assert!(aligned.is_none(), "{aligned:?}");
     job.end.store(true, Ordering::Relaxed);
