@@ -1,3 +1,5 @@
+//! The pump over a transport whose packets leave late.
+
 use super::*;
 use crate::channel::{ChannelOptions, channel};
 use std::task::Waker;
